@@ -1,0 +1,146 @@
+//! What all connections of a broker share.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytestring::ByteString;
+use rmqtt_codec::types::Publish;
+use rustls::ServerConfig;
+use tidegate_envelope::principal::Principal;
+use tidegate_envelope::reason::Reason;
+
+use crate::config::Limits;
+use crate::events::Reporter;
+use crate::gate::{Disposition, Incoming, SecurityEvent, SharedGate};
+use crate::limits::Places;
+use crate::message::Message;
+use crate::retained::Retained;
+use crate::router::{RouteMemory, Router};
+use crate::session::{Session, stable_id};
+use crate::sessions::Sessions;
+use crate::wire::Will;
+
+/// The state of a broker.
+pub(crate) struct Shared {
+    pub(crate) gate: Arc<dyn SharedGate>,
+    pub(crate) limits: Limits,
+    pub(crate) places: Arc<Places>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) retained: Retained,
+    pub(crate) sessions: Sessions,
+    pub(crate) counters: Counters,
+    reporter: Reporter,
+    tls: RwLock<TlsSlot>,
+}
+
+/// Totals since the start. Each is only ever added to, so no order between them is needed.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) received: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    pub(crate) dropped: AtomicU64,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}
+
+/// The TLS configuration of new connections, and which one in turn it is.
+#[derive(Clone)]
+pub(crate) struct TlsSlot {
+    pub(crate) config: Option<Arc<ServerConfig>>,
+    pub(crate) generation: u64,
+}
+
+/// Whom an event is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Who {
+    pub(crate) peer: SocketAddr,
+    pub(crate) principal: Option<Arc<Principal>>,
+    pub(crate) client_id: Option<ByteString>,
+}
+
+impl Shared {
+    pub(crate) fn new(gate: Arc<dyn SharedGate>, limits: Limits, tls: Option<Arc<ServerConfig>>) -> Self {
+        let router = Arc::new(Router::default());
+        Self {
+            places: Arc::new(Places::new(limits.max_connections, limits.max_connections_per_address)),
+            retained: Retained::new(limits.max_retained_messages, limits.max_retained_bytes),
+            sessions: Sessions::new(&limits, Arc::clone(&router)),
+            counters: Counters::default(),
+            reporter: Reporter::new(Arc::clone(&gate)),
+            tls: RwLock::new(TlsSlot { config: tls, generation: 0 }),
+            router,
+            limits,
+            gate,
+        }
+    }
+
+    pub(crate) fn report(&self, reason: Reason, who: &Who, topic: Option<&ByteString>, detail: impl Into<String>) {
+        self.reporter.report(SecurityEvent {
+            reason,
+            principal: who.principal.as_deref().cloned(),
+            client_id: who.client_id.clone(),
+            peer: who.peer,
+            topic: topic.cloned(),
+            detail: detail.into(),
+            left_out: 0,
+        });
+    }
+
+    pub(crate) fn summarize_events(&self) {
+        self.reporter.summarize();
+    }
+
+    pub(crate) fn tls(&self) -> TlsSlot {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_tls(&self, config: Arc<ServerConfig>) {
+        let mut slot = self.tls.write().unwrap_or_else(PoisonError::into_inner);
+        slot.config = Some(config);
+        slot.generation += 1;
+    }
+
+    /// Gives a publish that the gate let through to its subscribers, and keeps it if it is to be retained.
+    pub(crate) fn distribute(&self, memory: &mut RouteMemory, publish: &Publish, sender: u64) -> u64 {
+        let message = || Arc::new(Message::new(publish, sender));
+        let retained = publish.retain.then(message);
+        let stored = retained.as_ref().is_none_or(|message| self.retained.store(message));
+        let routed = self.router.route(memory, &publish.topic, || retained.unwrap_or_else(message));
+        if routed.queued > 0 {
+            count(&self.counters.delivered, routed.queued);
+        }
+        if routed.dropped > 0 || !stored {
+            count(&self.counters.dropped, routed.dropped + u64::from(!stored));
+        }
+        routed.queued
+    }
+
+    /// Publishes the will of a session, if the gate lets it through.
+    pub(crate) async fn publish_will(&self, session: &Session, peer: SocketAddr, will: Will) {
+        let publish = will.publish;
+        let admission = Arc::clone(&self.gate).admit(Incoming {
+            topic: publish.topic.clone(),
+            payload: publish.payload.clone(),
+            retain: publish.retain,
+            dup: false,
+            qos: publish.qos.value(),
+            principal: Arc::clone(&session.principal),
+            session: stable_id(&session.principal, &session.client_id),
+            client_id: session.client_id.clone(),
+            peer,
+        });
+        match tokio::time::timeout(self.limits.drain_within, admission).await {
+            Ok(Disposition::Deliver) => {
+                self.distribute(&mut RouteMemory::default(), &publish, session.key);
+            }
+            Ok(Disposition::Refused(_)) => count(&self.counters.refused, 1),
+            Ok(Disposition::Unavailable) | Err(_) => count(&self.counters.dropped, 1),
+        }
+    }
+}

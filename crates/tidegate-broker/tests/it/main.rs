@@ -1,0 +1,1 @@
+//! Tests against a live broker over real sockets.

@@ -1,0 +1,22 @@
+//! Detection: does a genuine reading fit what this device normally measures?
+//!
+//! One reading's way through this crate: [`rules`] (limits in units, need no model) →
+//! [`features`] (streaming, one small state per device) → [`forest`] (isolation forest over the
+//! features) → threshold from [`calibrate`] → [`debounce`] (3 of 5) → [`explain`] (a sentence).
+//! [`detector`] runs them; [`train`] makes the [`model`] that it reads.
+//!
+//! **Invariant**: no I/O but the model file, no clock, no thread, no randomness outside training,
+//! which is fixed by its seed. The pipeline enters through
+//! [`Detector::assess_fresh`](detector::Detector::assess_fresh), so nothing unverified, replayed or
+//! undurable ever moves a device's state.
+
+pub mod calibrate;
+pub mod channel;
+pub mod debounce;
+pub mod detector;
+pub mod explain;
+pub mod features;
+pub mod forest;
+pub mod model;
+pub mod rules;
+pub mod train;

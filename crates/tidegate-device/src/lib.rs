@@ -1,0 +1,1 @@
+//! The publisher: signs, timestamps and counts; and the simulated sensors.

@@ -1,0 +1,25 @@
+//! Messages and their signatures: the lowest stage, which every other crate reads.
+//!
+//! - [`id`]: names of devices, sequence numbers, key epochs
+//! - [`time`]: [`Timestamp`](time::Timestamp), microseconds since 1970 in UTC
+//! - [`principal`]: who is at the other end of a connection
+//! - [`reason`]: why a message or a connection was refused, by its wire name
+//! - [`reading`]: what a sensor measured
+//! - [`json`]: strict JSON, and Python's canonical form of it
+//! - [`json_v1`]: the signed message format; [`unsigned`]: the older forms
+//! - [`key`]: keys and MACs
+//!
+//! **Invariant**: no I/O and no clock. Nothing here reads the time, a file or a socket.
+#![no_std]
+
+extern crate alloc;
+
+pub mod id;
+pub mod json;
+pub mod json_v1;
+pub mod key;
+pub mod principal;
+pub mod reading;
+pub mod reason;
+pub mod time;
+pub mod unsigned;

@@ -1,0 +1,80 @@
+//! What a sensor measured.
+
+use crate::id::{Boot, KeyEpoch, MessageDeviceId, Sequence};
+use crate::time::Timestamp;
+use alloc::vec::Vec;
+use compact_str::CompactString;
+
+/// Most channels that one message may carry.
+pub const MAX_CHANNELS: usize = 32;
+/// Longest name of a channel, in bytes.
+pub const MAX_CHANNEL_BYTES: usize = 48;
+
+/// The measured values of one message by channel name, sorted by name; at most [`MAX_CHANNELS`].
+///
+/// Water channels: `pressure_upstream`, `pressure_downstream` in PSI, `flow_rate` in L/min,
+/// `gate_a_position`, `gate_b_position` in percent open.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Channels(Vec<(CompactString, f64)>);
+
+impl Channels {
+    /// Sorts `values` by name. `None` when there are too many, a name is too long, a name stands
+    /// twice, or a value is not finite.
+    #[must_use]
+    pub fn new(mut values: Vec<(CompactString, f64)>) -> Option<Self> {
+        if values.len() > MAX_CHANNELS {
+            return None;
+        }
+        values.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let unique = values.windows(2).all(|pair| pair[0].0 != pair[1].0);
+        let sound = values
+            .iter()
+            .all(|(name, value)| value.is_finite() && name.len() <= MAX_CHANNEL_BYTES);
+        (unique && sound).then_some(Self(values))
+    }
+
+    /// The value of one channel.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.0
+            .binary_search_by(|(n, _)| n.as_str().cmp(name))
+            .ok()
+            .map(|i| self.0[i].1)
+    }
+
+    /// Names and values, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+    }
+
+    /// How many channels there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no channel is there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One parsed message. Whether it may be believed is said by the stage type around it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// The `device_id` it carries, if any.
+    pub device: Option<MessageDeviceId>,
+    /// When the device measured, as the device says.
+    pub timestamp: Option<Timestamp>,
+    /// Its sequence number; always there in a signed message.
+    pub sequence: Option<Sequence>,
+    /// The publisher's start counter, where it keeps one.
+    pub boot: Option<Boot>,
+    /// The key epoch it names, where it names one.
+    pub epoch: Option<KeyEpoch>,
+    /// The status text, empty where there is none; at most 64 bytes are kept.
+    pub status: CompactString,
+    /// The measured values.
+    pub channels: Channels,
+}

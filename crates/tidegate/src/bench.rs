@@ -1,0 +1,9 @@
+//! Benchmarks: the release binary as a whole, against a named peer in the same run.
+
+pub(crate) mod footprint;
+pub(crate) mod latency;
+mod load;
+pub(crate) mod rate;
+mod rig;
+mod statistics;
+pub(crate) mod verification;

@@ -1,0 +1,118 @@
+//! `tidegate configs`: configurations for a stock Mosquitto, one per level.
+
+use crate::cli::Place;
+use crate::config::Config;
+use crate::level::Level;
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Write configurations for a stock Mosquitto
+#[derive(Debug, Args)]
+pub(crate) struct Configs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write one file per level, and the access control list, into configs/
+    #[command(after_help = "Example:
+  tidegate configs write && mosquitto -c configs/mosquitto_mtls.conf
+  tidegate gateway --level mtls
+
+Run Mosquitto from the folder that holds certs/ and configs/.")]
+    Write,
+}
+
+impl Configs {
+    pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
+        let Action::Write = self.action;
+        let config = place.load()?;
+        let folder = &config.files.configs;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        for (name, text) in files(&config, &place.dir) {
+            let path = folder.join(name);
+            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            anstream::println!("{}", path.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// File name of a level's configuration. The first three names are a contract with older guides.
+pub(crate) fn file_name(level: Level) -> &'static str {
+    match level {
+        Level::Plain => "mosquitto_insecure.conf",
+        Level::Tls => "mosquitto_tls.conf",
+        Level::Mtls => "mosquitto_mtls.conf",
+        Level::Signed => "mosquitto_signed.conf",
+        Level::Dashboard => "mosquitto_dashboard.conf",
+        Level::Ai => "mosquitto_ai.conf",
+    }
+}
+
+/// The access control list's file name.
+const ACL_FILE: &str = "mosquitto.acl";
+
+fn files(config: &Config, home: &Path) -> Vec<(&'static str, String)> {
+    let mut files: Vec<_> =
+        Level::ALL.into_iter().map(|level| (file_name(level), configuration(config, home, level))).collect();
+    files.push((ACL_FILE, access_control_list(config)));
+    files
+}
+
+fn configuration(config: &Config, home: &Path, level: Level) -> String {
+    let relative = |path: &Path| path.strip_prefix(home).unwrap_or(path).display().to_string();
+    let certs = relative(&config.files.certs);
+    let mut text = format!("# Mosquitto at level {level}. Written by `tidegate configs write`.\n");
+    text.push_str("# Start it from the folder that holds certs/ and configs/.\n\n");
+    let port = if level.has_tls() { config.listen.mqtts_port } else { config.listen.mqtt_port };
+    let _ = writeln!(text, "listener {port} {}", config.listen.mqtt_address);
+    if level.has_tls() {
+        let _ = writeln!(text, "cafile {certs}/ca.pem");
+        let _ = writeln!(text, "certfile {certs}/server.pem");
+        let _ = writeln!(text, "keyfile {certs}/server-key.pem");
+        text.push_str("tls_version tlsv1.2\n");
+    }
+    if level.has_client_certificates() {
+        text.push_str("\n# Clients prove themselves, and the certificate's name is the user name.\n");
+        text.push_str("require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n");
+        let _ = writeln!(text, "acl_file {}/{ACL_FILE}", relative(&config.files.configs));
+    } else {
+        text.push_str("\n# Nobody proves who they are: this level shows why that is not enough.\n");
+        text.push_str("allow_anonymous true\n");
+    }
+    text.push_str(
+        "\n# At Mosquitto's default of 1,000 a slow subscriber loses acknowledged messages.\n\
+         max_queued_messages 0\n\
+         message_size_limit 65536\n\
+         persistence false\n\
+         log_dest stderr\n\
+         \n# Started as root, Mosquitto would become the user mosquitto, who may not read keys of mode 0600.\n\
+         # Started as anyone else this line does nothing.\n\
+         user root\n",
+    );
+    text
+}
+
+fn access_control_list(config: &Config) -> String {
+    let prefix = config.telemetry_topic.split("{device}").next().unwrap_or_default();
+    let commands = format!("{prefix}%u/commands");
+    let telemetry = config.telemetry_topic.replace("{device}", "%u");
+    format!(
+        "# Who may use which topic. Written by `tidegate configs write`.\n\
+         # A device writes its own readings and reads its own commands; only the gateway reads everything.\n\
+         pattern write {telemetry}\n\
+         pattern read {commands}\n\
+         \n\
+         user gateway\n\
+         topic read {prefix}#\n\
+         \n\
+         user operator\n\
+         topic read {prefix}#\n\
+         topic write {prefix}+/commands\n"
+    )
+}

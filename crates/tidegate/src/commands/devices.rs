@@ -1,0 +1,161 @@
+//! `tidegate devices`: the registry.
+
+use crate::cli::Place;
+use crate::devices::{DeviceEntry, DevicesFile, read_secret};
+use crate::setup;
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tidegate_envelope::id::{DeviceId, KeyEpoch};
+use tidegate_envelope::key::RootKey;
+use tidegate_pki::profile::Profile;
+use zeroize::Zeroizing;
+
+use super::Format;
+
+/// List and add devices, and hand out their keys
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the registered devices
+    List {
+        /// How to print them
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Register a device, and issue its certificate
+    #[command(after_help = "Example:
+  tidegate devices add device-013 --zone kitchen --message-id HYDROLOGIC-Device-013")]
+    Add {
+        /// The identity in its certificate, and its segment of the topic
+        id: String,
+        /// Its zone's id, as in devices.toml
+        #[arg(long)]
+        zone: String,
+        /// The device_id that its messages carry [default: by the id]
+        #[arg(long)]
+        message_id: Option<String>,
+    },
+    /// Write a device's signing key to a file of mode 0600
+    #[command(after_help = "Example:
+  tidegate devices key device-001 --out device-001.key
+
+The file's bytes are the key. Give it to that device only.")]
+    Key {
+        /// The device
+        id: String,
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+impl Devices {
+    pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
+        match self.action {
+            Action::List { format } => list(place, format)?,
+            Action::Add { id, zone, message_id } => add(place, &id, &zone, message_id)?,
+            Action::Key { id, out } => key(place, &id, &out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(place: &Place, format: Format) -> Result<()> {
+    let file = DevicesFile::load(&place.load()?.files.registry)?;
+    match format {
+        Format::Json => {
+            for device in &file.devices {
+                anstream::println!("{}", serde_json::to_string(device)?);
+            }
+        }
+        Format::Csv | Format::Table => {
+            let header = ["id", "topic", "message id", "zone", "class", "enabled", "key epoch"];
+            let rows = file.devices.iter().map(|device| {
+                [
+                    device.id.clone(),
+                    device.topic.clone(),
+                    device.message_id.clone(),
+                    device.zone.clone(),
+                    device.class.clone(),
+                    device.enabled.to_string(),
+                    device.key_epoch.to_string(),
+                ]
+            });
+            if matches!(format, Format::Csv) {
+                let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+                writer.write_record(header)?;
+                for row in rows {
+                    writer.write_record(row)?;
+                }
+                writer.flush()?;
+            } else {
+                let mut table = Table::new();
+                table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header).add_rows(rows);
+                anstream::println!("{table}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(place: &Place, id: &str, zone: &str, message_id: Option<String>) -> Result<()> {
+    let (config, _) = setup::prepare(place, None)?;
+    let mut file = DevicesFile::load(&config.files.registry)?;
+    if file.zones.iter().all(|known| known.id != zone) {
+        let known: Vec<_> = file.zones.iter().map(|zone| zone.id.as_str()).collect();
+        bail!("there is no zone `{zone}`; zones are {}", known.join(", "));
+    }
+    let mut device = DeviceEntry::new(id, zone);
+    if let Some(message_id) = message_id {
+        device.message_id = message_id;
+    }
+    file.devices.push(device);
+    // Checks names and duplicates before anything is written.
+    file.registry(&config)?;
+    file.save(&config.files.registry)?;
+    anstream::println!("added {id} to {}", config.files.registry.display());
+    let authority = setup::authority(&config, &mut Vec::new())?;
+    if !config.files.certs.join(format!("{id}.pem")).exists() {
+        let profile = Profile::device(DeviceId::new(id)?);
+        let path = setup::issue(&authority, &config.files.certs, id, &profile, false)?;
+        anstream::println!("issued {}", path.display());
+    }
+    anstream::println!("restart a running `tidegate up` to let it in");
+    Ok(())
+}
+
+fn key(place: &Place, id: &str, out: &Path) -> Result<()> {
+    let config = place.load()?;
+    let file = DevicesFile::load(&config.files.registry)?;
+    let device = file.find(id)?;
+    let bytes = if let Some(path) = &device.key_file {
+        let folder = config.files.registry.parent().unwrap_or(Path::new("."));
+        read_secret(&folder.join(path))?
+    } else if let Some(path) = &config.legacy_shared_secret {
+        read_secret(path)?
+    } else {
+        let root = read_secret(&config.files.root_key())?;
+        let root: [u8; 32] = root.as_slice().try_into().context("the root key has not 32 bytes")?;
+        let key = RootKey::from_bytes(root).device_key(&DeviceId::new(id)?, KeyEpoch(device.key_epoch));
+        Zeroizing::new(key.to_vec())
+    };
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(out)
+        .and_then(|mut file| file.write_all(&bytes))
+        .with_context(|| format!("cannot write {}", out.display()))?;
+    anstream::println!("wrote the key of {id} to {}", out.display());
+    Ok(())
+}

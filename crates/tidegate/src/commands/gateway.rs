@@ -1,0 +1,176 @@
+//! `tidegate gateway`: everything but the broker, subscribed to any broker.
+
+use crate::cli::{LevelFlag, Place};
+use crate::config::Config;
+use crate::runtime::{self, Runtime};
+use crate::subscriber::{self, Watch};
+use crate::{setup, training};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use rumqttc::{MqttOptions, TlsConfiguration, Transport};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tidegate_pki::tls::{ClientTls, client_config};
+use tokio_util::sync::CancellationToken;
+
+/// Verify, store, detect and show what another broker delivers
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate configs write && mosquitto -c configs/mosquitto_signed.conf
+  tidegate gateway --level signed
+  tidegate gateway --broker mqtts://broker.example:8883 --ca ca.pem
+
+Messages are acknowledged to the broker only after they are durable.")]
+pub(crate) struct Gateway {
+    #[command(flatten)]
+    level: LevelFlag,
+    #[command(flatten)]
+    broker: BrokerFlags,
+}
+
+/// Which broker to connect to, and as whom.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerFlags {
+    /// The broker: mqtt://host:port or mqtts://host:port [default: this machine, at the level's port]
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// The broker's CA [default: certs/ca.pem]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// The client certificate [default: the one in certs/]
+    #[arg(long, value_name = "FILE", requires = "key")]
+    cert: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+/// A broker's address and how to prove oneself there.
+pub(crate) struct BrokerAddress {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+}
+
+impl Gateway {
+    pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
+        let (mut config, made) = setup::prepare(place, None)?;
+        config.level = self.level.level.unwrap_or(config.level);
+        for line in made {
+            anstream::println!("made {line}");
+        }
+        if config.level.has_detection() {
+            training::first_model(&config)?;
+        }
+        runtime::tokio_runtime()?.block_on(self.serve(&config))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn serve(self, config: &Config) -> Result<()> {
+        let address = self.broker.address(config, setup::GATEWAY)?;
+        let runtime = Runtime::start(config, false).await?;
+        let shown = format!("{}:{}", address.host, address.port);
+        anstream::println!("Gateway at level {}, subscribed to {shown}", config.level);
+        anstream::println!("  page     http://localhost:{}", runtime.page.port());
+        if let Some(events) = runtime.events {
+            anstream::println!("  events   ws://localhost:{}", events.port());
+        }
+        anstream::println!("Ctrl-C to stop\n");
+
+        let mut options = MqttOptions::new("tidegate-gateway", (address.host.as_str(), address.port));
+        if let Some(tls) = address.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        }
+        let stop = CancellationToken::new();
+        let (pipeline, filter, stopping) =
+            (runtime.pipeline.clone(), runtime.registry.topics().filter(), stop.clone());
+        let mut subscribed = tokio::spawn(async move {
+            let mut watch = Say { broker: shown };
+            subscriber::run(options, &filter, pipeline, stopping, &mut watch).await
+        });
+        let ended = tokio::select! {
+            asked = runtime::asked_to_stop() => {
+                asked?;
+                stop.cancel();
+                subscribed.await?
+            }
+            ended = &mut subscribed => ended?,
+        };
+        anstream::eprintln!("\nStopping; committing what has arrived …");
+        tokio::time::timeout(runtime::STOP_WITHIN, runtime.finish()).await.context("did not stop within 10 s")??;
+        ended
+    }
+}
+
+/// Tells people what the connection does.
+struct Say {
+    broker: String,
+}
+
+impl Watch for Say {
+    fn connected(&mut self) {
+        tracing::info!(broker = self.broker, "subscribed");
+    }
+
+    fn disconnected(&mut self, error: &str) {
+        tracing::warn!(broker = self.broker, error, "not connected; trying again");
+    }
+}
+
+impl BrokerFlags {
+    /// The broker's address; TLS with the certificate `identity` where the level asks for it.
+    pub(crate) fn address(&self, config: &Config, identity: &str) -> Result<BrokerAddress> {
+        let (tls, host, port) = match &self.broker {
+            Some(url) => parse(url)?,
+            None => (config.level.has_tls(), "localhost".to_owned(), config.mqtt_listener().port()),
+        };
+        let at = |file: String| config.files.certs.join(file);
+        let identity = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+            _ if config.level.has_client_certificates() => {
+                Some((at(format!("{identity}.pem")), at(format!("{identity}-key.pem"))))
+            }
+            _ => None,
+        };
+        let tls = if tls {
+            let ca = self.ca.clone().unwrap_or_else(|| at("ca.pem".into()));
+            Some(client_config(&ClientTls { ca, identity }).context("cannot use the certificates")?)
+        } else {
+            None
+        };
+        Ok(BrokerAddress { host, port, tls })
+    }
+}
+
+fn parse(url: &str) -> Result<(bool, String, u16)> {
+    let form = || format!("`{url}` is not a broker: write mqtt://host:port or mqtts://host:port");
+    let (scheme, rest) = url.split_once("://").with_context(form)?;
+    let tls = match scheme {
+        "mqtt" => false,
+        "mqtts" => true,
+        _ => bail!(form()),
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().with_context(form)?),
+        None => (rest, if tls { 8883 } else { 1883 }),
+    };
+    if host.is_empty() || host.contains('/') {
+        bail!(form());
+    }
+    Ok((tls, host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_urls_are_read_and_others_refused_with_the_form() {
+        assert_eq!(parse("mqtt://h").unwrap(), (false, "h".into(), 1883));
+        assert_eq!(parse("mqtts://h:9").unwrap(), (true, "h".into(), 9));
+        assert_eq!(parse("mqtts://[::1]:9").unwrap(), (true, "::1".into(), 9));
+        for wrong in ["h:1883", "http://h", "mqtt://", "mqtt://h:x", "mqtt://h/p"] {
+            assert!(parse(wrong).unwrap_err().to_string().contains("mqtts://host:port"), "{wrong}");
+        }
+    }
+}

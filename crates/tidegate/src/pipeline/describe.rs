@@ -1,0 +1,159 @@
+//! Events in words: what happened to a message or a connection, for the page and the database.
+
+use bytes::Bytes;
+use std::fmt::Display;
+use tidegate_broker::SecurityEvent;
+use tidegate_detect::detector::Assessment;
+use tidegate_envelope::id::{DeviceId, DeviceIndex, ZoneId};
+use tidegate_envelope::principal::Principal;
+use tidegate_envelope::reason::Reason;
+use tidegate_envelope::time::Timestamp;
+use tidegate_store::event::{Event, Outcome};
+use tidegate_verify::guard::Admission;
+use tidegate_verify::registry::Registry;
+use tidegate_verify::stage::Fresh;
+use tidegate_verify::verdict::{Notice, Refusal};
+
+/// Where a message came from; kept beside it until its fate is known.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) topic: String,
+    pub(super) source: String,
+    pub(super) payload: Bytes,
+}
+
+/// A refused message.
+pub(super) fn refused(registry: &Registry, refusal: &Refusal, origin: &Origin, now: Timestamp) -> Event {
+    let mut event = Event::new(Outcome::Blocked, now);
+    event.reason = Some(refusal.reason);
+    event.also.clone_from(&refusal.also);
+    event.detail.clone_from(&refusal.detail);
+    place(&mut event, registry, refusal.device);
+    from(&mut event, origin);
+    event.raw = Some(origin.payload.to_vec());
+    event.cleaned()
+}
+
+/// An accepted reading, flagged or not.
+pub(super) fn accepted(
+    registry: &Registry,
+    admission: &Fresh<Admission>,
+    assessment: Option<&Assessment>,
+    origin: &Origin,
+    protected: bool,
+) -> Event {
+    let message = &admission.get().message;
+    let flagged = assessment.is_some_and(|assessment| assessment.flagged);
+    let outcome = if flagged { Outcome::Flagged } else { Outcome::Accepted };
+    let mut event = Event::new(outcome, message.received_at);
+    place(&mut event, registry, message.device);
+    from(&mut event, origin);
+    if event.zone.is_none() {
+        event.zone.clone_from(&message.zone);
+    }
+    let reading = &message.reading;
+    event.protected = protected;
+    event.sequence = reading.sequence.map(|sequence| sequence.get());
+    event.boot = reading.boot.map(|boot| boot.0);
+    event.timestamp = reading.timestamp;
+    event.status = reading.status.to_string();
+    event.channels = reading.channels.clone();
+    if let Some(assessment) = assessment {
+        event.score = Some(assessment.score);
+        if let Some(explanation) = &assessment.explanation {
+            event.detail.clone_from(&explanation.sentence);
+            event.expected.clone_from(&explanation.expected);
+        }
+    }
+    if flagged {
+        event.reason = Some(Reason::Anomaly);
+        event.raw = Some(origin.payload.to_vec());
+    }
+    event.cleaned()
+}
+
+/// What is worth showing about an accepted message.
+pub(super) fn notices<'a>(
+    registry: &'a Registry,
+    admission: &'a Fresh<Admission>,
+    origin: &'a Origin,
+) -> impl Iterator<Item = Event> + 'a {
+    let admission = admission.get();
+    admission.notices.iter().map(move |notice| {
+        let mut event = Event::new(Outcome::Notice, admission.message.received_at);
+        place(&mut event, registry, admission.message.device);
+        from(&mut event, origin);
+        event.sequence = admission.message.reading.sequence.map(|sequence| sequence.get());
+        let (reason, detail) = match notice {
+            Notice::Gap { missing: 1 } => (Reason::Gap, "1 message before this one never arrived".to_owned()),
+            Notice::Gap { missing } => {
+                (Reason::Gap, format!("{missing} messages before this one never arrived"))
+            }
+            Notice::PublisherRestart => (
+                Reason::PublisherRestart,
+                "the publisher started again and counts from the beginning".to_owned(),
+            ),
+            Notice::ClockRollback { by_ms } => (
+                Reason::ClockRollback,
+                format!("this machine's clock was set back by {:.1} s", *by_ms as f64 / 1_000.0),
+            ),
+        };
+        event.reason = Some(reason);
+        event.detail = detail;
+        event.cleaned()
+    })
+}
+
+/// A group of messages that could not be made durable.
+pub(super) fn storage_unavailable(
+    messages: usize,
+    error: &impl Display,
+    origin: &Origin,
+    now: Timestamp,
+) -> Event {
+    let mut event = Event::new(Outcome::Blocked, now);
+    event.reason = Some(Reason::StorageUnavailable);
+    event.detail = format!("{messages} messages were not accepted: {error}");
+    from(&mut event, origin);
+    event.cleaned()
+}
+
+/// What the broker saw of a connection.
+pub(super) fn security(observed: &SecurityEvent, now: Timestamp) -> Event {
+    let mut event = Event::new(Outcome::Blocked, now);
+    event.reason = Some(observed.reason);
+    if let Some(Principal::Certificate { id, .. }) = &observed.principal {
+        event.device = Some(id.clone());
+    }
+    event.topic = observed.topic.as_ref().map(ToString::to_string).unwrap_or_default();
+    event.source = match &observed.client_id {
+        Some(client_id) => format!("{client_id} at {}", observed.peer),
+        None => observed.peer.to_string(),
+    };
+    event.detail.clone_from(&observed.detail);
+    if observed.left_out > 0 {
+        event.detail = format!("{} (and {} more like it)", event.detail, observed.left_out);
+    }
+    event.cleaned()
+}
+
+/// Another origin's page, or a request under a foreign host name, at the web server's door.
+pub(crate) fn origin_denied(detail: String, now: Timestamp) -> Event {
+    let mut event = Event::new(Outcome::Blocked, now);
+    event.reason = Some(Reason::OriginDenied);
+    event.detail = detail;
+    event.cleaned()
+}
+
+fn place(event: &mut Event, registry: &Registry, device: Option<DeviceIndex>) {
+    if let Some(device) = device.map(|index| registry.device(index)) {
+        let (id, zone): (&DeviceId, &ZoneId) = (&device.id, &device.zone);
+        event.device = Some(id.clone());
+        event.zone = Some(zone.clone());
+    }
+}
+
+fn from(event: &mut Event, origin: &Origin) {
+    event.topic.clone_from(&origin.topic);
+    event.source.clone_from(&origin.source);
+}

@@ -1,0 +1,37 @@
+//! The detect thread: what do the accepted readings say?
+
+use super::Journal;
+use super::describe;
+use super::gate::Released;
+use std::sync::Arc;
+use tidegate_detect::detector::Detector;
+use tidegate_verify::registry::Registry;
+use tokio::sync::mpsc;
+
+pub(super) struct Detect {
+    pub(super) detector: Option<Detector>,
+    pub(super) released: mpsc::Receiver<Released>,
+    pub(super) journal: Journal,
+    pub(super) registry: Arc<Registry>,
+    pub(super) protected: bool,
+}
+
+impl Detect {
+    /// Runs until the gate thread has ended and everything it released is shown.
+    pub(super) fn run(mut self) {
+        while let Some(Released { admission, origin }) = self.released.blocking_recv() {
+            let assessment =
+                self.detector.as_mut().and_then(|detector| detector.assess_fresh(&admission));
+            for event in describe::notices(&self.registry, &admission, &origin) {
+                self.journal.publish(event);
+            }
+            self.journal.publish(describe::accepted(
+                &self.registry,
+                &admission,
+                assessment.as_ref(),
+                &origin,
+                self.protected,
+            ));
+        }
+    }
+}

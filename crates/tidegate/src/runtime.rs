@@ -1,0 +1,226 @@
+//! What `up` and `gateway` have in common: store, guard, detection, pipeline and web server.
+
+use crate::clock;
+use crate::config::Config;
+use crate::devices::DevicesFile;
+use crate::level::Level;
+use crate::pipeline::{self, Parts, Pipeline, Threads};
+use anyhow::{Context, Result, bail};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_detect::detector::Detector;
+use tidegate_detect::model::Model;
+use tidegate_envelope::reason::Layer;
+use tidegate_serve::access::Access;
+use tidegate_serve::hub::{DeviceOptions, Hub, HubOptions, ZoneOptions};
+use tidegate_serve::protocol::Totals;
+use tidegate_serve::server::Server;
+use tidegate_store::event::Outcome;
+use tidegate_store::{EventQuery, Reader, Retention, Store, StoreOptions};
+use tidegate_verify::guard::{GuardPolicy, ReplayGuard};
+use tidegate_verify::log::ReplayLog;
+use tidegate_verify::registry::Registry;
+use tidegate_verify::verifier::{Protection, Verifier};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Events of earlier runs that the page shows at its start.
+const RECENT_EVENTS: u32 = 200;
+
+/// A running pipeline with its web server, before anything feeds it.
+pub(crate) struct Runtime {
+    /// The way in.
+    pub(crate) pipeline: Pipeline,
+    threads: Threads,
+    server: JoinHandle<std::io::Result<()>>,
+    stop_server: CancellationToken,
+    /// Where the page is.
+    pub(crate) page: SocketAddr,
+    /// Where the compatible events are.
+    pub(crate) events: Option<SocketAddr>,
+    /// Lasting warnings.
+    pub(crate) notes: Vec<String>,
+    /// Who may speak.
+    pub(crate) registry: Arc<Registry>,
+}
+
+impl Runtime {
+    /// Opens everything that `config` names. Nothing is fed in yet.
+    pub(crate) async fn start(config: &Config, demo: bool) -> Result<Self> {
+        config.refuse_open_door()?;
+        let page = listen(config.page_listener(), "listen.page_port").await?;
+        let compatible = match config.events_listener() {
+            Some(address) => Some(listen(address, "listen.events_port").await?),
+            None => None,
+        };
+        let registry = Arc::new(DevicesFile::load(&config.files.registry)?.registry(config)?);
+        let mut store = open_store(config, &registry)?;
+        let loaded = store.load().context("cannot read the database")?;
+        let reader = Reader::open(&config.files.database()).context("cannot read the database")?;
+        let notes = notes(config);
+        let hub = Hub::new(hub_options(config, &registry, &store, reader, demo, notes.clone())?);
+
+        let protection =
+            if config.level.has_signatures() { Protection::Signed } else { Protection::Unprotected };
+        let policy = GuardPolicy { window: config.verify.window, skew: config.verify.skew };
+        let parts = Parts {
+            level: config.level,
+            verifier: Verifier::new(Arc::clone(&registry), protection, config.verify.max_payload_bytes),
+            guard: ReplayGuard::new(&registry, policy, loaded, clock::now()),
+            detector: detector(config, &registry)?,
+            registry: Arc::clone(&registry),
+            hub: hub.clone(),
+            store,
+        };
+        let (pipeline, threads) = pipeline::start(parts)?;
+        let (page_address, events) =
+            (page.local_addr()?, compatible.as_ref().map(TcpListener::local_addr).transpose()?);
+        let journal = pipeline.journal().clone();
+        let server = Server {
+            page,
+            compatible,
+            hub,
+            reader: Reader::open(&config.files.database()).context("cannot read the database")?,
+            access: Access { allowed_hosts: config.listen.page_hosts.clone() },
+            on_denied: Arc::new(move |denied| {
+                journal.publish(pipeline::origin_denied(denied.to_string(), clock::now()));
+            }),
+        };
+        let stop_server = CancellationToken::new();
+        let server = tokio::spawn(server.run(stop_server.clone()));
+        Ok(Self { pipeline, threads, server, stop_server, page: page_address, events, notes, registry })
+    }
+
+    /// Ends everything in the order in which messages travel, so that nothing taken in is lost.
+    ///
+    /// Whatever feeds the pipeline must have ended.
+    pub(crate) async fn finish(self) -> Result<()> {
+        drop(self.pipeline);
+        let store = tokio::task::spawn_blocking(|| self.threads.finish()).await?;
+        self.stop_server.cancel();
+        self.server.await?.context("the web server ended")?;
+        let Some(store) = store else { bail!("the gate thread ended early; what it had not committed is lost") };
+        store.close().context("cannot close the database")
+    }
+}
+
+/// Binds a port, and says which configuration key to change when somebody else has it.
+pub(crate) async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
+            "port {} is in use on {}; stop what listens there (is another tidegate running?), or set {key} in tidegate.toml",
+            address.port(),
+            address.ip()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {address} ({key} in tidegate.toml)")),
+    }
+}
+
+fn open_store(config: &Config, registry: &Registry) -> Result<Store> {
+    let devices: Vec<_> = registry.devices().iter().map(|device| device.id.clone()).collect();
+    let options = StoreOptions {
+        retention: Retention { max_age: config.retention.max_age, max_bytes: config.retention.max_bytes },
+    };
+    Store::open(&config.files.database(), &devices, options).context("cannot open the database")
+}
+
+fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
+    if !config.level.has_detection() {
+        return Ok(None);
+    }
+    let path = config.files.model();
+    let model = Model::load(&path).with_context(|| {
+        format!("cannot load the model {}; `tidegate detect train` makes a new one", path.display())
+    })?;
+    Ok(Some(Detector::new(Arc::new(model), registry.devices().len())))
+}
+
+fn hub_options(
+    config: &Config,
+    registry: &Registry,
+    store: &Store,
+    mut reader: Reader,
+    demo: bool,
+    notes: Vec<String>,
+) -> Result<HubOptions> {
+    let zones = registry
+        .zones()
+        .iter()
+        .map(|zone| {
+            let here = registry.devices().iter().filter(|device| device.zone == zone.id);
+            let devices = here
+                .map(|device| DeviceOptions { id: device.id.clone(), message_id: device.message_id.clone() })
+                .collect();
+            ZoneOptions { id: zone.id.clone(), name: zone.name.clone(), devices }
+        })
+        .collect();
+    let mut recent = reader.events(&EventQuery { limit: RECENT_EVENTS, ..EventQuery::default() })?;
+    recent.reverse();
+    let count = |outcome| store.totals().iter().filter(|total| total.outcome == outcome).map(|total| total.count).sum();
+    Ok(HubOptions {
+        site: config.site.clone(),
+        level: config.level.name().into(),
+        demo,
+        layers: layers(config.level),
+        zones,
+        totals: Totals {
+            accepted: count(Outcome::Accepted),
+            flagged: count(Outcome::Flagged),
+            blocked: count(Outcome::Blocked),
+            got_in: 0,
+        },
+        recent,
+        notes,
+        clock: clock::now,
+    })
+}
+
+/// The layers that are on at a level.
+pub(crate) fn layers(level: Level) -> Vec<Layer> {
+    let mut on = vec![Layer::Limits, Layer::Format, Layer::Durability, Layer::Dashboard];
+    if level.has_tls() {
+        on.push(Layer::Tls);
+    }
+    if level.has_client_certificates() {
+        on.push(Layer::Identity);
+    }
+    if level.has_signatures() {
+        on.extend([Layer::Signature, Layer::Freshness, Layer::Sequence]);
+    }
+    if level.has_detection() {
+        on.push(Layer::Detection);
+    }
+    on
+}
+
+fn notes(config: &Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(path) = config.legacy_shared_secret.as_ref().filter(|_| config.level.has_signatures()) {
+        notes.push(format!(
+            "All devices share one secret ({}): whoever takes one device can speak for all of them",
+            path.display()
+        ));
+    }
+    notes
+}
+
+/// Waits for Ctrl-C or a request to stop from the service manager.
+pub(crate) async fn asked_to_stop() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot watch for Ctrl-C"),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// The async runtime of a subcommand.
+pub(crate) fn tokio_runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+}
+
+/// How long a stop may take before the rest is cut off.
+pub(crate) const STOP_WITHIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,248 @@
+// Written by tidegate-serve from src/protocol.rs; do not edit.
+// To write it anew: cargo test -p tidegate-serve writes_protocol -- --ignored
+
+/** One text frame of the page's stream. */
+export type ServerMessage = { "type": "hello" } & Hello | { "type": "frame" } & Frame;
+
+/** The whole state, as of one moment. */
+export type Hello = {
+/** The protocol's version. */
+version: number,
+/** How much protection is on: plain, tls, mtls, signed, dashboard or ai. */
+level: string,
+/** Whether the devices are simulated. */
+demo: boolean,
+/** The name of the place. */
+site: string,
+/** The server's clock now. */
+server_time_ms: number,
+/** When the server started. */
+started_ms: number,
+/** The defence layers, in the order in which a message meets them. */
+layers: Array<LayerView>,
+/** The zones, in the registry's order. */
+zones: Array<ZoneView>,
+/** Counts since the database began. */
+totals: Totals,
+/** The last 120 seconds, oldest first, without holes. */
+seconds: Array<SecondView>,
+/** Recent events, newest last: with `?after=`, all that came after that event and are still at hand. */
+events: Array<EventView>,
+/** How many events after `?after=` are not in `events`; `/api/v1/events` has them. */
+missed: number,
+/** The last event id so far. Pass the last one that you have as `?after=` when you connect again. */
+resume_from: number,
+/** How many devices are registered. */
+device_count: number,
+/** Whether readings arrive without a signature at this level. */
+unprotected: boolean,
+/** Lasting warnings for everybody who looks, such as a legacy secret in use. */
+notes: Array<string>, };
+
+/** What changed within 100 ms. */
+export type Frame = {
+/** The server's clock. */
+t_ms: number,
+/** Accepted messages per second, flagged ones included, over the last few seconds. */
+rate: number,
+/** The longest time from a message's arrival to here among this frame's messages. */
+behind_ms: number,
+/** Counts since the database began. */
+totals: Totals,
+/** The seconds whose counts changed, oldest first; the last one is still running. */
+seconds: Array<SecondView>,
+/** The zones that changed, whole. */
+zones: Array<ZoneView>,
+/** The layers that stopped something. */
+layers: Array<LayerCount>,
+/** Flagged, blocked and got-in events and notices, their ids ascending from frame to frame,
+ * and a sample of accepted readings. */
+events: Array<EventView>,
+/** Flagged, blocked and notice events left out of `events` because they were too many;
+ * `/api/v1/events` has them. */
+dropped: number, };
+
+/** Messages and connections by what became of them. */
+export type Totals = {
+/** Accepted and not flagged. */
+accepted: number,
+/** Accepted, but unlike the device's normal behaviour. */
+flagged: number,
+/** Refused. */
+blocked: number,
+/** Attacks among the accepted, let in because a layer is off. Always 0 when all are on. */
+got_in: number, };
+
+/** The counts of one second. */
+export type SecondView = {
+/** The second, since 1970. */
+t: number,
+/** Accepted and not flagged. */
+accepted: number,
+/** Accepted, but unlike the device's normal behaviour. */
+flagged: number,
+/** Refused. */
+blocked: number,
+/** Attacks among the accepted. */
+got_in: number, };
+
+/** One defence layer. */
+export type LayerView = {
+/** Its name for programs, such as `signature`. */
+id: string,
+/** Its name for people. */
+name: string,
+/** What it stops, in one sentence. */
+explains: string,
+/** Whether it is on at this level. */
+on: boolean,
+/** How much it stopped since the server started. */
+stopped: number, };
+
+/** A layer's new count. */
+export type LayerCount = {
+/** Its name for programs. */
+id: string,
+/** How much it stopped since the server started. */
+stopped: number, };
+
+/** How a zone is. */
+export type ZoneStatus = "normal" | "attention" | "attack" | "silent" | "waiting";
+
+/** A zone of the building. */
+export type ZoneView = {
+/** Its id in the registry. */
+id: string,
+/** Its name for people. */
+name: string,
+/** How many devices are registered in it. */
+devices: number,
+/** How many of them sent a reading within the last 30 seconds. */
+active: number,
+/** How it is. */
+status: ZoneStatus,
+/** The same in words. */
+sentence: string,
+/** The mean of the active devices' latest readings, by channel. */
+channels: Record<string, ChannelView>,
+/** Accepted and not flagged within the last minute. */
+accepted: number,
+/** Flagged within the last minute. */
+flagged: number,
+/** Blocked within the last minute. */
+blocked: number, };
+
+/** A value with its unit. */
+export type ChannelView = {
+/** The value. */
+value: number,
+/** `PSI`, `L/min` or `%`; empty where none is known. */
+unit: string, };
+
+/** What became of a message or a connection. */
+export type EventOutcome = "accepted" | "flagged" | "blocked" | "notice";
+
+/** One event. All texts are plain text, cleaned of control characters, and never markup. */
+export type EventView = {
+/** Its number, ascending; 0 for accepted readings, which are not numbered. */
+id: number,
+/** When the server received it. */
+t_ms: number,
+/** What became of it. */
+outcome: EventOutcome,
+/** An attack that was accepted because the layer that stops it is off. */
+got_in: boolean,
+/** The first failing check, such as `bad_mac`; empty where nothing is wrong. */
+reason: string,
+/** Further checks that fail too. */
+also: Array<string>,
+/** What happened, as a sentence for people. */
+sentence: string,
+/** What exactly was wrong; empty where the sentence says it all. */
+detail: string,
+/** The device, where known. */
+device: string | null,
+/** The zone, where known. */
+zone: string | null,
+/** The MQTT topic, where there is one. */
+topic: string | null,
+/** Who sent it: client id and address, where known. */
+source: string | null,
+/** The message's sequence number. */
+sequence: number | null,
+/** The forest's score: below 0 is flagged, lower is more anomalous. */
+score: number | null,
+/** The reading's values by channel; empty where nothing was accepted. */
+channels: Record<string, number>,
+/** The layer that stopped or flagged it, by id. */
+layer: string | null,
+/** The start of the raw message, with what is not text replaced. */
+raw: string | null,
+/** Whether the reading was protected by a signature. */
+protected: boolean,
+/** What would have been normal, where detection says so. */
+expected: string | null, };
+
+/** The answer of `/api/v1/summary`: the state in one small object. */
+export type Summary = {
+/** The protocol's version. */
+version: number,
+/** The name of the place. */
+site: string,
+/** How much protection is on. */
+level: string,
+/** Whether the devices are simulated. */
+demo: boolean,
+/** The server's clock now. */
+server_time_ms: number,
+/** When the server started. */
+started_ms: number,
+/** Counts since the database began. */
+totals: Totals,
+/** The defence layers. */
+layers: Array<LayerView>,
+/** The zones. */
+zones: Array<ZoneView>,
+/** How many devices are registered. */
+device_count: number,
+/** Lasting warnings. */
+notes: Array<string>, };
+
+/** The answer of `/api/v1/events`: newest first. */
+export type EventPage = {
+/** The events, newest first. */
+events: Array<EventView>,
+/** Pass it as `before` for the next page; null when there is none. */
+next_before: number | null, };
+
+/** One registered device, as seen since the server started. */
+export type DeviceView = {
+/** Its id in the registry. */
+id: string,
+/** Its zone. */
+zone: string,
+/** When its last accepted reading arrived. */
+last_seen_ms: number | null,
+/** The sequence number of its last accepted reading. */
+sequence: number | null,
+/** The forest's score of its last reading. */
+score: number | null,
+/** Accepted and not flagged. */
+accepted: number,
+/** Flagged. */
+flagged: number,
+/** Blocked. */
+blocked: number,
+/** Its latest readings. */
+channels: Record<string, ChannelView>, };
+
+/** The answer of `/api/v1/devices`: in the registry's order. */
+export type DevicePage = {
+/** The devices. */
+devices: Array<DeviceView>,
+/** How many there are in all. */
+total: number,
+/** Pass it as `offset` for the next page; null when there is none. */
+next_offset: number | null, };
+
+export const PROTOCOL_VERSION = 1;
