@@ -5,7 +5,10 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { extname, join, normalize } from 'node:path';
 import { WebSocketServer, type WebSocket } from 'ws';
+import { PROTOCOL_VERSION } from '../src/lib/protocol';
 import { Traffic, type Scenario } from './traffic';
+
+export type { Scenario };
 
 export const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
@@ -18,6 +21,7 @@ export const CONTENT_SECURITY_POLICY = [
   "form-action 'none'",
   "frame-ancestors 'none'",
   "require-trusted-types-for 'script'",
+  'trusted-types svelte-trusted-html',
 ].join('; ');
 
 const TYPES: Record<string, string> = {
@@ -36,6 +40,8 @@ export class PlayedGateway {
   #timer: NodeJS.Timeout;
   /** While it is mute, streams stay open and nothing comes. */
   mute = false;
+  /** The version that it says it speaks. */
+  version = PROTOCOL_VERSION;
 
   private constructor(traffic: Traffic, folder: string) {
     this.traffic = traffic;
@@ -57,8 +63,9 @@ export class PlayedGateway {
     this.#sockets = new WebSocketServer({ server: this.#server, path: '/api/v1/stream' });
     this.#sockets.on('connection', (socket, request) => {
       const after = new URL(request.url ?? '/', 'http://localhost').searchParams.get('after');
-      if (!this.mute)
-        send(socket, { type: 'hello', ...traffic.hello(after === null ? null : Number(after)) });
+      if (this.mute) return;
+      const hello = traffic.hello(after === null ? null : Number(after));
+      send(socket, { type: 'hello', ...hello, version: this.version });
     });
     this.#timer = setInterval(() => {
       const frame = traffic.frame();

@@ -9,6 +9,7 @@ import {
   type Totals,
   type ZoneView,
 } from '../src/lib/protocol';
+import { anEvent } from './events';
 import { Random } from './random';
 import { ATTACKS, FLOOD, HOSTILE, HOSTILE_NAME, LAYERS, ZONES, type Attack } from './scenery';
 
@@ -66,7 +67,9 @@ export class Traffic {
       zones: this.#zones(),
       totals: { ...this.#totals },
       seconds: this.#seconds.slice(-120),
-      events: [...this.#accepted, ...this.#events.filter((event) => event.id > (after ?? 0))],
+      events: [...this.#accepted, ...this.#events.filter((event) => event.id > (after ?? 0))].sort(
+        (one, other) => one.t_ms - other.t_ms,
+      ),
       missed: 0,
       resume_from: this.#id,
       device_count: 3,
@@ -156,10 +159,8 @@ export class Traffic {
     const zone = this.#random.pick(ZONES);
     this.#sequence += 1;
     return {
-      ...NOTHING,
+      ...anEvent(),
       t_ms: this.#now_ms,
-      outcome: 'accepted',
-      sentence: 'The reading was accepted',
       device: zone.device,
       zone: zone.id,
       topic: `hydroficient/grandmarina/${zone.device}/sensors`,
@@ -176,7 +177,7 @@ export class Traffic {
     const zone = this.scenario === 'flood' ? ZONES[2] : attack.reason === 'bad_mac' ? ZONES[1] : ZONES[0];
     const hostile = attack === HOSTILE;
     return {
-      ...NOTHING,
+      ...anEvent(),
       id: this.#id,
       t_ms: this.#now_ms,
       outcome: got_in ? 'accepted' : attack.outcome,
@@ -261,25 +262,3 @@ export class Traffic {
     });
   }
 }
-
-const NOTHING: EventView = {
-  id: 0,
-  t_ms: 0,
-  outcome: 'accepted',
-  got_in: false,
-  reason: '',
-  also: [],
-  sentence: '',
-  detail: '',
-  device: null,
-  zone: null,
-  topic: null,
-  source: null,
-  sequence: null,
-  score: null,
-  channels: {},
-  layer: null,
-  raw: null,
-  protected: true,
-  expected: null,
-};

@@ -37,7 +37,9 @@ const DEVICE_LEVEL: &str = "{device}";
 impl TopicPattern {
     /// Reads a pattern; see [`PatternError`] for what is refused.
     pub fn new(pattern: &str) -> Result<Self, PatternError> {
-        let refused = || PatternError { pattern: pattern.to_owned() };
+        let refused = || PatternError {
+            pattern: pattern.to_owned(),
+        };
         let (prefix, suffix) = pattern.split_once(DEVICE_LEVEL).ok_or_else(refused)?;
         let whole_level = (prefix.is_empty() || prefix.ends_with('/'))
             && (suffix.is_empty() || suffix.starts_with('/'))
@@ -46,7 +48,10 @@ impl TopicPattern {
         if !whole_level || !legal || prefix.starts_with('$') {
             return Err(refused());
         }
-        Ok(Self { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
+        Ok(Self {
+            prefix: prefix.to_owned(),
+            suffix: suffix.to_owned(),
+        })
     }
 
     /// The topic of the device with this topic segment.
@@ -100,7 +105,11 @@ pub(crate) enum Rights {
     /// Everything outside `$`.
     Open,
     /// A device: one topic to write, one to read.
-    Device { telemetry: String, commands: String, rules: Arc<TopicRules> },
+    Device {
+        telemetry: String,
+        commands: String,
+        rules: Arc<TopicRules>,
+    },
     /// Reads what is readable.
     Gateway(Arc<TopicRules>),
     /// Reads what is readable, writes commands.
@@ -151,7 +160,9 @@ impl Rights {
         match self {
             Self::Open => !path.starts_with('$'),
             Self::Device { commands, .. } => path == commands,
-            Self::Gateway(rules) | Self::Operator(rules) => rules.readable.iter().any(|wide| covers(wide, path)),
+            Self::Gateway(rules) | Self::Operator(rules) => {
+                rules.readable.iter().any(|wide| covers(wide, path))
+            }
             Self::Nothing => false,
         }
     }
@@ -180,12 +191,32 @@ mod tests {
         let denied = Err(Reason::AclDenied);
         let cases = [
             (rights("id-001", Role::Device), "site/001/sensors", false, Ok(())),
-            (rights("id-001", Role::Device), "site/001/sensors", true, Err(Reason::Retained)),
+            (
+                rights("id-001", Role::Device),
+                "site/001/sensors",
+                true,
+                Err(Reason::Retained),
+            ),
             (rights("id-001", Role::Device), "site/002/sensors", false, denied),
-            (rights("id-001", Role::Device), "site/id-001/sensors", false, denied),
+            (
+                rights("id-001", Role::Device),
+                "site/id-001/sensors",
+                false,
+                denied,
+            ),
             (rights("id-001", Role::Device), "site/001/commands", false, denied),
-            (rights("id-001", Role::Device), "site/001/sensors/x", false, denied),
-            (rights("stranger", Role::Device), "site/stranger/sensors", false, denied),
+            (
+                rights("id-001", Role::Device),
+                "site/001/sensors/x",
+                false,
+                denied,
+            ),
+            (
+                rights("stranger", Role::Device),
+                "site/stranger/sensors",
+                false,
+                denied,
+            ),
             (rights("gw", Role::Gateway), "site/001/sensors", false, denied),
             (rights("gw", Role::Gateway), "site/001/commands", false, denied),
             (rights("op", Role::Operator), "site/001/commands", false, Ok(())),
@@ -196,7 +227,11 @@ mod tests {
             (Rights::Open, "$SYS/broker", false, denied),
         ];
         for (rights, topic, retain, expected) in cases {
-            assert_eq!(rights.publish(topic, retain), expected, "{rights:?} {topic} retain={retain}");
+            assert_eq!(
+                rights.publish(topic, retain),
+                expected,
+                "{rights:?} {topic} retain={retain}"
+            );
         }
     }
 
@@ -231,7 +266,14 @@ mod tests {
 
     #[test]
     fn patterns_without_exactly_one_device_level_are_refused() {
-        for bad in ["site/sensors", "site/x{device}/s", "a/{device}/{device}", "a/+/{device}", "{device}#", "$a/{device}"] {
+        for bad in [
+            "site/sensors",
+            "site/x{device}/s",
+            "a/{device}/{device}",
+            "a/+/{device}",
+            "{device}#",
+            "$a/{device}",
+        ] {
             assert!(TopicPattern::new(bad).is_err(), "{bad}");
         }
         assert_eq!(TopicPattern::new("{device}").unwrap().filter(), "+");

@@ -67,15 +67,25 @@ impl Broker {
     /// # Errors
     /// When a port cannot be opened, or TLS is wanted and not configured.
     pub fn bind<G: Gate>(config: BrokerConfig, gate: Arc<G>) -> Result<Self, BrokerError> {
-        let BrokerConfig { listeners, tls, limits } = config;
+        let BrokerConfig {
+            listeners,
+            tls,
+            limits,
+        } = config;
         if listeners.is_empty() {
             return Err(BrokerError::NoListener);
         }
-        if let Some(listener) = listeners.iter().find(|one| one.transport == Transport::Tls && tls.is_none()) {
+        if let Some(listener) = listeners
+            .iter()
+            .find(|one| one.transport == Transport::Tls && tls.is_none())
+        {
             return Err(BrokerError::NoTls(listener.address));
         }
         let doors = listeners.iter().map(Door::open).collect::<Result<_, _>>()?;
-        Ok(Self { shared: Arc::new(Shared::new(gate, limits, tls)), doors })
+        Ok(Self {
+            shared: Arc::new(Shared::new(gate, limits, tls)),
+            doors,
+        })
     }
 
     /// The addresses that are listened on, in the order of the configuration.
@@ -87,7 +97,9 @@ impl Broker {
     /// What the rest of the process holds while the broker runs.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { shared: Arc::clone(&self.shared) }
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
     }
 
     /// Serves until `stop` is cancelled; then accepts and reads nothing more, lets the gate
@@ -181,14 +193,23 @@ impl Handle {
     /// Closes every connection of an identity, and forgets its sessions and wills. Each closed
     /// connection is reported as an event with this reason.
     pub fn disconnect(&self, id: &DeviceId, reason: Reason) {
-        self.shared.sessions.shut_out(id, Order::Close { reason, keep_session: false });
+        self.shared.sessions.shut_out(
+            id,
+            Order::Close {
+                reason,
+                keep_session: false,
+            },
+        );
     }
 
     /// Closes every connection whose certificate's serial number (big-endian without leading
     /// zeros) is revoked, with an event `session_closed_revoked` for each. Their sessions are
     /// kept: a device may come back with a newer certificate.
     pub fn disconnect_revoked(&self, is_revoked: impl Fn(&[u8]) -> bool) {
-        let order = Order::Close { reason: Reason::SessionClosedRevoked, keep_session: true };
+        let order = Order::Close {
+            reason: Reason::SessionClosedRevoked,
+            keep_session: true,
+        };
         self.shared.sessions.shut_out_serials(is_revoked, order);
     }
 
@@ -209,6 +230,8 @@ impl Handle {
             payload,
             properties: None,
         };
-        Ok(self.shared.distribute(&mut RouteMemory::default(), &publish, INSIDE))
+        Ok(self
+            .shared
+            .distribute(&mut RouteMemory::default(), &publish, INSIDE))
     }
 }

@@ -65,8 +65,16 @@ impl Refusal {
         Self { code, event: None }
     }
 
-    fn event(code: ConnectAckReason, reason: Reason, topic: Option<&ByteString>, detail: impl Into<String>) -> Self {
-        Self { code, event: Some((reason, topic.cloned(), detail.into())) }
+    fn event(
+        code: ConnectAckReason,
+        reason: Reason,
+        topic: Option<&ByteString>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            code,
+            event: Some((reason, topic.cloned(), detail.into())),
+        }
     }
 }
 
@@ -77,7 +85,13 @@ impl Arrival {
         let mut input = BytesMut::with_capacity(FIRST_READ_BYTES);
         loop {
             match Wire::open(&mut input, shared.limits.max_packet_bytes()) {
-                Ok(Some((wire, connect))) => return Some(Opening { wire, connect, rest: input }),
+                Ok(Some((wire, connect))) => {
+                    return Some(Opening {
+                        wire,
+                        connect,
+                        rest: input,
+                    });
+                }
                 Ok(None) => {}
                 Err(error) => {
                     let reason = match error {
@@ -100,9 +114,17 @@ impl Arrival {
 
     /// Answers the CONNECT. `None` when it was refused.
     pub(crate) async fn establish(mut self, shared: Arc<Shared>, opening: Opening) -> Option<Connection> {
-        let Opening { mut wire, mut connect, rest } = opening;
+        let Opening {
+            mut wire,
+            mut connect,
+            rest,
+        } = opening;
         let assigned = connect.client_id.is_empty();
-        connect.client_id = if assigned { assign_client_id() } else { owned(&connect.client_id) };
+        connect.client_id = if assigned {
+            assign_client_id()
+        } else {
+            owned(&connect.client_id)
+        };
         self.who.client_id = Some(connect.client_id.clone());
         let rights = match examine(&shared, &self, &connect, &wire) {
             Ok(rights) => rights,
@@ -117,8 +139,16 @@ impl Arrival {
         };
         let leash = Arc::new(Leash::new(serial));
         let wait = shared.limits.drain_within + TAKE_OVER_MARGIN;
-        let claimed =
-            shared.sessions.claim(&connect.client_id, &self.principal, connect.clean_start, &leash, wait).await;
+        let claimed = shared
+            .sessions
+            .claim(
+                &connect.client_id,
+                &self.principal,
+                connect.clean_start,
+                &leash,
+                wait,
+            )
+            .await;
         let claim = match claimed {
             Ok(claim) => claim,
             Err(error) => {
@@ -135,9 +165,19 @@ impl Arrival {
         // The session is in the table now. A TLS configuration replaced before this moment shows
         // here, and an identity shut out after it is found in the table: no client that was
         // checked under a superseded revocation list slips between the two.
-        if self.tls_generation.is_some_and(|generation| generation != shared.tls().generation) {
-            shared.sessions.release(&claim.session, claim.flow, &leash, session_expiry, None);
-            self.turn_away(&shared, &mut wire, Refusal::silent(ConnectAckReason::ServerUnavailable)).await;
+        if self
+            .tls_generation
+            .is_some_and(|generation| generation != shared.tls().generation)
+        {
+            shared
+                .sessions
+                .release(&claim.session, claim.flow, &leash, session_expiry, None);
+            self.turn_away(
+                &shared,
+                &mut wire,
+                Refusal::silent(ConnectAckReason::ServerUnavailable),
+            )
+            .await;
             return None;
         }
         claim.session.mailbox.attach();
@@ -182,7 +222,10 @@ impl Arrival {
             connection.resend();
         }
         if let Some(late) = claim.late_will {
-            connection.shared.publish_will(&connection.session, late.peer, late.will).await;
+            connection
+                .shared
+                .publish_will(&connection.session, late.peer, late.will)
+                .await;
         }
         Some(connection)
     }
@@ -205,15 +248,34 @@ fn examine(shared: &Shared, arrival: &Arrival, connect: &Connect, wire: &Wire) -
     let id = &connect.client_id;
     if id.len() > MAX_CLIENT_ID_BYTES || id.chars().any(char::is_control) {
         let detail = format!("client ids have at most {MAX_CLIENT_ID_BYTES} bytes and no control characters");
-        return Err(Refusal::event(ConnectAckReason::ClientIdentifierNotValid, Reason::MqttMalformed, None, detail));
+        return Err(Refusal::event(
+            ConnectAckReason::ClientIdentifierNotValid,
+            Reason::MqttMalformed,
+            None,
+            detail,
+        ));
     }
     let Some(rights) = Rights::of(&arrival.access, &arrival.principal) else {
         let detail = "this port wants a client certificate";
-        return Err(Refusal::event(ConnectAckReason::NotAuthorized, Reason::TlsNoCertificate, None, detail));
+        return Err(Refusal::event(
+            ConnectAckReason::NotAuthorized,
+            Reason::TlsNoCertificate,
+            None,
+            detail,
+        ));
     };
-    if arrival.certificate.as_ref().is_some_and(|certificate| certificate.valid_for.is_zero()) {
+    if arrival
+        .certificate
+        .as_ref()
+        .is_some_and(|certificate| certificate.valid_for.is_zero())
+    {
         let detail = "a resumed TLS session outlived the certificate";
-        return Err(Refusal::event(ConnectAckReason::NotAuthorized, Reason::TlsExpired, None, detail));
+        return Err(Refusal::event(
+            ConnectAckReason::NotAuthorized,
+            Reason::TlsExpired,
+            None,
+            detail,
+        ));
     }
     if let Some(will) = &connect.will {
         examine_will(shared, &rights, will)?;
@@ -228,14 +290,32 @@ fn examine_will(shared: &Shared, rights: &Rights, will: &Will) -> Result<(), Ref
     let limit = shared.limits.max_payload_bytes;
     if !is_topic_name(topic) {
         let detail = "an illegal will topic";
-        return Err(Refusal::event(ConnectAckReason::TopicNameInvalid, Reason::MqttMalformed, None, detail));
+        return Err(Refusal::event(
+            ConnectAckReason::TopicNameInvalid,
+            Reason::MqttMalformed,
+            None,
+            detail,
+        ));
     }
     if will.publish.payload.len() > limit {
-        let detail = format!("a will of {} bytes is longer than {limit}", will.publish.payload.len());
-        return Err(Refusal::event(ConnectAckReason::PacketTooLarge, Reason::Oversize, Some(topic), detail));
+        let detail = format!(
+            "a will of {} bytes is longer than {limit}",
+            will.publish.payload.len()
+        );
+        return Err(Refusal::event(
+            ConnectAckReason::PacketTooLarge,
+            Reason::Oversize,
+            Some(topic),
+            detail,
+        ));
     }
     rights.publish(topic, will.publish.retain).map_err(|reason| {
-        Refusal::event(ConnectAckReason::NotAuthorized, reason, Some(topic), "a will was refused")
+        Refusal::event(
+            ConnectAckReason::NotAuthorized,
+            reason,
+            Some(topic),
+            "a will was refused",
+        )
     })
 }
 

@@ -119,7 +119,11 @@ pub(crate) enum End {
     /// The socket was closed or broke.
     Lost,
     /// The client broke the protocol or a limit.
-    Broken { code: DisconnectReasonCode, reason: Reason, detail: String },
+    Broken {
+        code: DisconnectReasonCode,
+        reason: Reason,
+        detail: String,
+    },
     /// Nothing was heard for longer than the client promised.
     Silent,
     /// The client did not read what was written.
@@ -136,7 +140,11 @@ pub(crate) enum End {
 
 impl End {
     pub(crate) fn protocol(code: DisconnectReasonCode, detail: impl Into<String>) -> Self {
-        Self::Broken { code, reason: Reason::MqttMalformed, detail: detail.into() }
+        Self::Broken {
+            code,
+            reason: Reason::MqttMalformed,
+            detail: detail.into(),
+        }
     }
 
     /// The reason code of the DISCONNECT, for clients that still listen.
@@ -148,7 +156,10 @@ impl End {
             Self::Slow => Some(DisconnectReasonCode::QuotaExceeded),
             Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
             Self::Ordered(Order::TakeOver) => Some(DisconnectReasonCode::SessionTakenOver),
-            Self::Ordered(Order::Close { reason: Reason::SessionClosedRevoked, .. }) => Some(DisconnectReasonCode::NotAuthorized),
+            Self::Ordered(Order::Close {
+                reason: Reason::SessionClosedRevoked,
+                ..
+            }) => Some(DisconnectReasonCode::NotAuthorized),
             Self::Ordered(Order::Close { .. }) => Some(DisconnectReasonCode::AdministrativeAction),
             Self::Ordered(Order::ShutDown) => Some(DisconnectReasonCode::ServerShuttingDown),
         }
@@ -159,14 +170,18 @@ impl End {
     fn publishes_will(&self) -> bool {
         !matches!(
             self,
-            Self::Left { with_will: false } | Self::Expired | Self::Ordered(Order::Close { .. } | Order::ShutDown)
+            Self::Left { with_will: false }
+                | Self::Expired
+                | Self::Ordered(Order::Close { .. } | Order::ShutDown)
         )
     }
 
     /// How long the session lives on that was to live for `asked`.
     fn session_expiry(&self, asked: Duration) -> Duration {
         match self {
-            Self::Ordered(Order::Close { keep_session: false, .. }) => Duration::ZERO,
+            Self::Ordered(Order::Close {
+                keep_session: false, ..
+            }) => Duration::ZERO,
             _ => asked,
         }
     }
@@ -178,7 +193,11 @@ impl From<WireError> for End {
             WireError::TooLong { .. } => Reason::Oversize,
             _ => Reason::MqttMalformed,
         };
-        Self::Broken { code: error.code(), reason, detail: error.to_string() }
+        Self::Broken {
+            code: error.code(),
+            reason,
+            detail: error.to_string(),
+        }
     }
 }
 
@@ -265,8 +284,16 @@ impl Connection {
     fn handle(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.accept_publish(publish),
-            Packet::Acknowledge { kind, packet_id, success } => self.acknowledged(kind, packet_id, success),
-            Packet::Subscribe { packet_id, id, filters } => self.subscribe(packet_id, id, filters),
+            Packet::Acknowledge {
+                kind,
+                packet_id,
+                success,
+            } => self.acknowledged(kind, packet_id, success),
+            Packet::Subscribe {
+                packet_id,
+                id,
+                filters,
+            } => self.subscribe(packet_id, id, filters),
             Packet::Unsubscribe { packet_id, filters } => {
                 self.unsubscribe(packet_id, &filters);
                 Ok(())
@@ -275,7 +302,10 @@ impl Connection {
                 Wire::pong(&mut self.output);
                 Ok(())
             }
-            Packet::Disconnect { with_will, session_expiry_s } => {
+            Packet::Disconnect {
+                with_will,
+                session_expiry_s,
+            } => {
                 if let Some(seconds) = session_expiry_s {
                     self.change_session_expiry(Duration::from_secs(u64::from(seconds)))?;
                 }
@@ -373,9 +403,15 @@ impl Connection {
         let wait = will.as_ref().map_or(0, |will| will.delay_s);
         let wait = Duration::from_secs(u64::from(wait)).min(self.session_expiry);
         let peer = self.who.peer;
-        let late = if wait.is_zero() { None } else { will.take().map(|will| (wait, LateWill { will, peer })) };
+        let late = if wait.is_zero() {
+            None
+        } else {
+            will.take().map(|will| (wait, LateWill { will, peer }))
+        };
         let expiry = end.session_expiry(self.session_expiry);
-        self.shared.sessions.release(&self.session, self.flow, &self.leash, expiry, late);
+        self.shared
+            .sessions
+            .release(&self.session, self.flow, &self.leash, expiry, late);
         if let Some(code) = end.code() {
             self.wire.disconnect(code, &mut self.output);
         }
@@ -390,11 +426,17 @@ impl Connection {
 
     fn explain(&self, end: &End) {
         match end {
-            End::Broken { reason, detail, .. } => self.shared.report(*reason, &self.who, None, detail.as_str()),
-            End::Ordered(Order::Close { reason, .. }) => {
-                self.shared.report(*reason, &self.who, None, "a live session was closed");
+            End::Broken { reason, detail, .. } => {
+                self.shared.report(*reason, &self.who, None, detail.as_str());
             }
-            End::Expired => self.shared.report(Reason::TlsExpired, &self.who, None, "a live session was closed"),
+            End::Ordered(Order::Close { reason, .. }) => {
+                self.shared
+                    .report(*reason, &self.who, None, "a live session was closed");
+            }
+            End::Expired => {
+                self.shared
+                    .report(Reason::TlsExpired, &self.who, None, "a live session was closed");
+            }
             End::Slow | End::Stalled => {
                 tracing::info!(client = &*self.session.client_id, peer = %self.who.peer, ?end, "client too slow");
             }
@@ -413,12 +455,7 @@ impl Connection {
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
-    fn acknowledged(
-        &mut self,
-        kind: Acknowledge,
-        packet_id: NonZeroU16,
-        success: bool,
-    ) -> Result<(), End> {
+    fn acknowledged(&mut self, kind: Acknowledge, packet_id: NonZeroU16, success: bool) -> Result<(), End> {
         match kind {
             Acknowledge::Release => return self.release(packet_id),
             Acknowledge::Received if success => {

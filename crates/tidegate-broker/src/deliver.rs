@@ -65,7 +65,8 @@ impl Connection {
         let Some(seconds_left) = message.seconds_left(Instant::now()) else {
             return false;
         };
-        let wanted = self.wire.is_v5() && (message.properties.is_some() || delivery.ids.is_some() || seconds_left.is_some());
+        let wanted = self.wire.is_v5()
+            && (message.properties.is_some() || delivery.ids.is_some() || seconds_left.is_some());
         let properties = wanted.then(|| PublishProperties {
             message_expiry_interval: seconds_left,
             subscription_ids: delivery.ids.as_deref().unwrap_or_default().to_vec(),

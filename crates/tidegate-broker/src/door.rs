@@ -45,10 +45,18 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) fn open(config: &Listener) -> Result<Self, BrokerError> {
-        let refused = |source| BrokerError::Bind { address: config.address, source };
+        let refused = |source| BrokerError::Bind {
+            address: config.address,
+            source,
+        };
         let listener = listen(config.address).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, transport: config.transport, access: config.access.clone() })
+        Ok(Self {
+            listener,
+            address,
+            transport: config.transport,
+            access: config.access.clone(),
+        })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -57,7 +65,13 @@ impl Door {
 
     /// Accepts until `stop`. Each socket gets a task of its own at once, so that a mute one keeps
     /// nobody waiting; the tasks end when `end` is cancelled.
-    pub(crate) async fn run(self, shared: Arc<Shared>, tasks: TaskTracker, stop: CancellationToken, end: CancellationToken) {
+    pub(crate) async fn run(
+        self,
+        shared: Arc<Shared>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+        end: CancellationToken,
+    ) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -72,7 +86,11 @@ impl Door {
                     continue;
                 }
             };
-            let who = Who { peer, principal: None, client_id: None };
+            let who = Who {
+                peer,
+                principal: None,
+                client_id: None,
+            };
             let place = match shared.places.take(peer.ip()) {
                 Ok(place) => place,
                 Err(full) => {
@@ -101,7 +119,11 @@ impl Door {
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -136,7 +158,12 @@ impl Newcomer {
             }
             Err(_) => {
                 let within = shared.limits.connect_within.as_millis();
-                shared.report(Reason::ConnectTimeout, &who, None, format!("no complete CONNECT within {within} ms"));
+                shared.report(
+                    Reason::ConnectTimeout,
+                    &who,
+                    None,
+                    format!("no complete CONNECT within {within} ms"),
+                );
                 None
             }
         }
@@ -145,7 +172,14 @@ impl Newcomer {
     /// From the first byte to the end of the CONNECT.
     async fn speak(self) -> Option<(Arrival, Opening)> {
         set_options(&self.socket);
-        let Self { socket, mut who, place, transport, access, shared } = self;
+        let Self {
+            socket,
+            mut who,
+            place,
+            transport,
+            access,
+            shared,
+        } = self;
         let (link, identity, tls_generation): (Link, _, _) = match transport {
             Transport::Plain => (Either::Left(socket), Identity::anonymous(), None),
             Transport::Tls => {
@@ -167,10 +201,21 @@ impl Newcomer {
                 }
             }
         };
-        let Identity { principal, certificate } = identity;
+        let Identity {
+            principal,
+            certificate,
+        } = identity;
         let principal = Arc::new(principal);
         who.principal = Some(Arc::clone(&principal));
-        let mut arrival = Arrival { link, who, principal, certificate, tls_generation, access, place };
+        let mut arrival = Arrival {
+            link,
+            who,
+            principal,
+            certificate,
+            tls_generation,
+            access,
+            place,
+        };
         let opening = arrival.read_opening(&shared).await?;
         Some((arrival, opening))
     }

@@ -43,7 +43,11 @@ struct Window {
 
 impl Reporter {
     pub(crate) fn new(gate: Arc<dyn SharedGate>) -> Self {
-        Self { gate, sources: Mutex::default(), hasher: RandomState::new() }
+        Self {
+            gate,
+            sources: Mutex::default(),
+            hasher: RandomState::new(),
+        }
     }
 
     /// Tells the gate, or counts the event for the next summary.
@@ -53,14 +57,22 @@ impl Reporter {
             event.detail.truncate(end);
         }
         tracing::debug!(reason = %event.reason, peer = %event.peer, detail = event.detail, "security event");
-        let who = event.principal.as_ref().map_or(0, |principal| self.hasher.hash_one(principal));
+        let who = event
+            .principal
+            .as_ref()
+            .map_or(0, |principal| self.hasher.hash_one(principal));
         let now = Instant::now();
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let mut key = (Some(event.peer.ip()), event.reason, who);
         if sources.len() >= MAX_SOURCES && !sources.contains_key(&key) {
             key = (None, event.reason, 0);
         }
-        let fresh = || Window { since: now, passed: 0, left_out: 0, sample: None };
+        let fresh = || Window {
+            since: now,
+            passed: 0,
+            left_out: 0,
+            sample: None,
+        };
         let window = sources.entry(key).or_insert_with(fresh);
         if window.left_out == 0 && now.duration_since(window.since) >= WINDOW {
             *window = fresh();
@@ -136,7 +148,13 @@ mod tests {
         assert_eq!(seen.0.lock().unwrap().len(), BURST as usize + 1);
         tokio::time::advance(WINDOW).await;
         reporter.summarize();
-        let heard: u64 = seen.0.lock().unwrap().iter().map(|event| 1 + event.left_out).sum();
+        let heard: u64 = seen
+            .0
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|event| 1 + event.left_out)
+            .sum();
         assert_eq!(heard, 101);
     }
 

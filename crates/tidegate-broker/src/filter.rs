@@ -38,11 +38,17 @@ impl<'a> Filter<'a> {
     /// `None` when the text is not a legal filter (MQTT 5 §4.7.1, §4.8.2).
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let Some(shared) = text.strip_prefix("$share/") else {
-            return is_filter(text).then_some(Self { share: None, path: text });
+            return is_filter(text).then_some(Self {
+                share: None,
+                path: text,
+            });
         };
         let (group, path) = shared.split_once('/')?;
         let legal = !group.is_empty() && !group.contains(['+', '#', '\0']) && is_filter(path);
-        (legal && text.len() <= MAX_TOPIC_BYTES).then_some(Self { share: Some(group), path })
+        (legal && text.len() <= MAX_TOPIC_BYTES).then_some(Self {
+            share: Some(group),
+            path,
+        })
     }
 }
 
@@ -78,7 +84,9 @@ mod tests {
 
     #[test]
     fn only_whole_level_wildcards_make_a_filter() {
-        for good in ["a", "/", "a/b", "+", "#", "a/+/c", "a/#", "+/+/#", "$SYS/#", "a//b"] {
+        for good in [
+            "a", "/", "a/b", "+", "#", "a/+/c", "a/#", "+/+/#", "$SYS/#", "a//b",
+        ] {
             assert!(is_filter(good), "{good}");
         }
         for bad in ["", "a#", "#/a", "a/#/b", "a+", "+a/b", "a\0", "##"] {
@@ -100,8 +108,20 @@ mod tests {
 
     #[test]
     fn shared_filters_need_a_group_and_a_path() {
-        assert_eq!(Filter::parse("$share/g/a/#"), Some(Filter { share: Some("g"), path: "a/#" }));
-        assert_eq!(Filter::parse("a/+"), Some(Filter { share: None, path: "a/+" }));
+        assert_eq!(
+            Filter::parse("$share/g/a/#"),
+            Some(Filter {
+                share: Some("g"),
+                path: "a/#"
+            })
+        );
+        assert_eq!(
+            Filter::parse("a/+"),
+            Some(Filter {
+                share: None,
+                path: "a/+"
+            })
+        );
         for bad in ["$share/g", "$share//a", "$share/g/", "$share/+/a", "$share/g/a#"] {
             assert_eq!(Filter::parse(bad), None, "{bad}");
         }

@@ -34,7 +34,11 @@ pub(crate) enum Full {
 
 impl Places {
     pub(crate) fn new(max: usize, max_per_address: usize) -> Self {
-        Self { taken: Mutex::default(), max, max_per_address }
+        Self {
+            taken: Mutex::default(),
+            max,
+            max_per_address,
+        }
     }
 
     /// Takes a place for a connection from `address`.
@@ -49,7 +53,10 @@ impl Places {
         }
         *here += 1;
         taken.total += 1;
-        Ok(Place { places: Arc::clone(self), address })
+        Ok(Place {
+            places: Arc::clone(self),
+            address,
+        })
     }
 
     pub(crate) fn total(&self) -> usize {

@@ -30,7 +30,12 @@ struct Queue {
 
 impl Mailbox {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { queue: Mutex::default(), reader: AtomicWaker::new(), max_messages, max_bytes }
+        Self {
+            queue: Mutex::default(),
+            reader: AtomicWaker::new(),
+            max_messages,
+            max_bytes,
+        }
     }
 
     /// Adds a message; `false` when it was dropped: no room, or QoS 0 and nobody connected.
@@ -107,7 +112,11 @@ impl Mailbox {
         queue.attached = false;
         queue.waiting.retain(|delivery| delivery.qos != QoS::AtMostOnce);
         queue.waiting.shrink_to_fit();
-        queue.bytes = queue.waiting.iter().map(|delivery| delivery.message.cost_bytes()).sum();
+        queue.bytes = queue
+            .waiting
+            .iter()
+            .map(|delivery| delivery.message.cost_bytes())
+            .sum();
     }
 
     pub(crate) fn is_attached(&self) -> bool {
@@ -142,7 +151,12 @@ mod tests {
             payload: vec![0; 100].into(),
             properties: None,
         };
-        Delivery { message: Arc::new(Message::new(&publish, 0)), qos, retain: false, ids: None }
+        Delivery {
+            message: Arc::new(Message::new(&publish, 0)),
+            qos,
+            retain: false,
+            ids: None,
+        }
     }
 
     fn drained(mailbox: &Mailbox) -> Result<usize, Overflow> {

@@ -33,8 +33,15 @@ impl Message {
     /// The payload of a publish is a slice of the connection's read buffer; a slice that waits in
     /// a queue would keep all of that buffer in memory.
     pub(crate) fn new(publish: &Publish, sender: u64) -> Self {
-        let properties = publish.properties.as_ref().map(passed_on).filter(|kept| *kept != PublishProperties::default());
-        let expiry = publish.properties.as_ref().and_then(|given| given.message_expiry_interval);
+        let properties = publish
+            .properties
+            .as_ref()
+            .map(passed_on)
+            .filter(|kept| *kept != PublishProperties::default());
+        let expiry = publish
+            .properties
+            .as_ref()
+            .and_then(|given| given.message_expiry_interval);
         Self {
             topic: owned(&publish.topic),
             payload: Bytes::copy_from_slice(&publish.payload),
@@ -50,7 +57,11 @@ impl Message {
     pub(crate) fn cost_bytes(&self) -> usize {
         let properties = self.properties.as_ref().map_or(0, |given| {
             let text = |text: &Option<ByteString>| text.as_ref().map_or(0, |text| text.len());
-            let pairs: usize = given.user_properties.iter().map(|(k, v)| k.len() + v.len() + BOOKKEEPING_BYTES).sum();
+            let pairs: usize = given
+                .user_properties
+                .iter()
+                .map(|(k, v)| k.len() + v.len() + BOOKKEEPING_BYTES)
+                .sum();
             let data = given.correlation_data.as_ref().map_or(0, Bytes::len);
             pairs + data + text(&given.content_type) + text(&given.response_topic) + BOOKKEEPING_BYTES
         });
@@ -74,10 +85,17 @@ fn passed_on(given: &PublishProperties) -> PublishProperties {
         topic_alias: None,
         subscription_ids: Vec::new(),
         message_expiry_interval: None,
-        correlation_data: given.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data)),
+        correlation_data: given
+            .correlation_data
+            .as_ref()
+            .map(|data| Bytes::copy_from_slice(data)),
         content_type: given.content_type.as_ref().map(owned),
         response_topic: given.response_topic.as_ref().map(owned),
-        user_properties: given.user_properties.iter().map(|(k, v)| (owned(k), owned(v))).collect(),
+        user_properties: given
+            .user_properties
+            .iter()
+            .map(|(k, v)| (owned(k), owned(v)))
+            .collect(),
         is_utf8_payload: given.is_utf8_payload,
     }
 }

@@ -43,7 +43,10 @@ impl Future for Pending {
             Decision::Refused(reason) => Disposition::Refused(*reason),
             Decision::Gate(admission) => std::task::ready!(admission.as_mut().poll(cx)),
         };
-        let publish = self.publish.take().expect("a future is not polled after it is ready");
+        let publish = self
+            .publish
+            .take()
+            .expect("a future is not polled after it is ready");
         Poll::Ready(Settled { publish, disposition })
     }
 }
@@ -69,7 +72,10 @@ impl Connection {
             Some(reason) => Decision::Refused(reason),
             None => Decision::Gate(self.admit(&publish)),
         };
-        self.pending.push_back(Pending { publish: Some(publish), decision });
+        self.pending.push_back(Pending {
+            publish: Some(publish),
+            decision,
+        });
         Ok(())
     }
 
@@ -79,7 +85,11 @@ impl Connection {
         let most = usize::from(self.shared.limits.max_incoming_in_flight);
         let unreleased = self.flow.received.len();
         let too_many = if self.wire.is_v5() {
-            let acknowledged = self.flow.received.values().filter(|taken| **taken == Taken::Acknowledged);
+            let acknowledged = self
+                .flow
+                .received
+                .values()
+                .filter(|taken| **taken == Taken::Acknowledged);
             // Counting costs a walk over at most `most` ids, and only clients of QoS 2 have any.
             self.unacknowledged + acknowledged.count() >= most
         } else {
@@ -103,12 +113,19 @@ impl Connection {
     fn refusal(&self, publish: &Publish) -> Option<Reason> {
         let limit = self.shared.limits.max_payload_bytes;
         let (reason, detail) = if publish.payload.len() > limit {
-            (Reason::Oversize, format!("a payload of {} bytes is longer than {limit}", publish.payload.len()))
+            (
+                Reason::Oversize,
+                format!(
+                    "a payload of {} bytes is longer than {limit}",
+                    publish.payload.len()
+                ),
+            )
         } else {
             let reason = self.rights.publish(&publish.topic, publish.retain).err()?;
             (reason, "a publish was refused".to_owned())
         };
-        self.shared.report(reason, &self.who, Some(&publish.topic), detail);
+        self.shared
+            .report(reason, &self.who, Some(&publish.topic), detail);
         Some(reason)
     }
 
@@ -131,7 +148,8 @@ impl Connection {
         let Settled { publish, disposition } = settled;
         let outcome = match disposition {
             Disposition::Deliver => {
-                self.shared.distribute(&mut self.routes, &publish, self.session.key);
+                self.shared
+                    .distribute(&mut self.routes, &publish, self.session.key);
                 Ok(())
             }
             // The message was accepted when it came first, so its sender may forget it.
@@ -165,7 +183,13 @@ impl Connection {
         match outcome {
             Ok(()) => Wire::acknowledge(kind, packet_id, &mut self.output),
             Err(reason) => {
-                self.wire.reject(kind, packet_id, refusal_code(reason), reason.as_str(), &mut self.output);
+                self.wire.reject(
+                    kind,
+                    packet_id,
+                    refusal_code(reason),
+                    reason.as_str(),
+                    &mut self.output,
+                );
             }
         }
         Ok(())
@@ -174,10 +198,15 @@ impl Connection {
     /// PUBREL: the packet id is free again.
     pub(crate) fn release(&mut self, packet_id: NonZeroU16) -> Result<(), End> {
         match self.flow.received.remove(&packet_id) {
-            Some(Taken::Acknowledged) => Wire::acknowledge(Acknowledge::Complete, packet_id, &mut self.output),
+            Some(Taken::Acknowledged) => {
+                Wire::acknowledge(Acknowledge::Complete, packet_id, &mut self.output);
+            }
             None => self.wire.complete_unknown(packet_id, &mut self.output),
             Some(Taken::Pending) => {
-                return Err(End::protocol(DisconnectReasonCode::ProtocolError, "PUBREL before PUBREC"));
+                return Err(End::protocol(
+                    DisconnectReasonCode::ProtocolError,
+                    "PUBREL before PUBREC",
+                ));
             }
         }
         Ok(())
@@ -186,16 +215,30 @@ impl Connection {
 
 /// What MQTT forbids whatever the topic is.
 fn check_form(publish: &Publish) -> Result<(), End> {
-    if let Some(PublishProperties { topic_alias, subscription_ids, .. }) = &publish.properties {
+    if let Some(PublishProperties {
+        topic_alias,
+        subscription_ids,
+        ..
+    }) = &publish.properties
+    {
         if topic_alias.is_some() {
-            return Err(End::protocol(DisconnectReasonCode::TopicAliasInvalid, "a topic alias, though none is offered"));
+            return Err(End::protocol(
+                DisconnectReasonCode::TopicAliasInvalid,
+                "a topic alias, though none is offered",
+            ));
         }
         if !subscription_ids.is_empty() {
-            return Err(End::protocol(DisconnectReasonCode::ProtocolError, "a subscription identifier from a client"));
+            return Err(End::protocol(
+                DisconnectReasonCode::ProtocolError,
+                "a subscription identifier from a client",
+            ));
         }
     }
     if !is_topic_name(&publish.topic) {
-        return Err(End::protocol(DisconnectReasonCode::TopicNameInvalid, "an illegal topic name"));
+        return Err(End::protocol(
+            DisconnectReasonCode::TopicNameInvalid,
+            "an illegal topic name",
+        ));
     }
     Ok(())
 }

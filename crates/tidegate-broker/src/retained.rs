@@ -25,7 +25,11 @@ struct Kept {
 
 impl Retained {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
-        Self { kept: Mutex::default(), max_messages, max_bytes }
+        Self {
+            kept: Mutex::default(),
+            max_messages,
+            max_bytes,
+        }
     }
 
     /// Keeps a message in place of the topic's last one; an empty payload only removes that
@@ -66,11 +70,19 @@ impl Retained {
                 kept.bytes -= old.cost_bytes();
             }
         }
-        kept.messages.values().filter(|message| matches(path, &message.topic)).cloned().collect()
+        kept.messages
+            .values()
+            .filter(|message| matches(path, &message.topic))
+            .cloned()
+            .collect()
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).messages.len()
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .messages
+            .len()
     }
 }
 

@@ -90,8 +90,17 @@ pub(crate) struct Routed {
 
 impl Router {
     /// Adds or replaces a subscription; `true` when it is new.
-    pub(crate) fn subscribe(&self, session: u64, filter: Filter<'_>, mailbox: &Arc<Mailbox>, options: Options) -> bool {
-        let subscriber = Subscriber { mailbox: Arc::clone(mailbox), options };
+    pub(crate) fn subscribe(
+        &self,
+        session: u64,
+        filter: Filter<'_>,
+        mailbox: &Arc<Mailbox>,
+        options: Options,
+    ) -> bool {
+        let subscriber = Subscriber {
+            mailbox: Arc::clone(mailbox),
+            options,
+        };
         let mut root = self.root.write().unwrap_or_else(PoisonError::into_inner);
         let leaf = root.leaf(filter.path);
         let new = match filter.share {
@@ -236,7 +245,10 @@ impl Found {
     fn add(&mut self, leaf: &Leaf) {
         for (session, subscriber) in &leaf.direct {
             let given = subscriber.options;
-            let (merged, ids) = self.direct.entry(*session).or_insert_with(|| (subscriber.clone(), Vec::new()));
+            let (merged, ids) = self
+                .direct
+                .entry(*session)
+                .or_insert_with(|| (subscriber.clone(), Vec::new()));
             let options = &mut merged.options;
             options.qos = options.qos.max(given.qos);
             options.no_local &= given.no_local;
@@ -247,20 +259,31 @@ impl Found {
             let member = |(session, subscriber): &(u64, Subscriber)| {
                 target(*session, subscriber.clone(), subscriber.options.id.as_slice())
             };
-            self.groups.push((group.members.iter().map(member).collect(), Arc::clone(&group.turn)));
+            self.groups.push((
+                group.members.iter().map(member).collect(),
+                Arc::clone(&group.turn),
+            ));
         }
     }
 
     fn into_route(self) -> Route {
         let direct = self.direct.into_iter();
         let direct = direct.map(|(session, (subscriber, ids))| target(session, subscriber, &ids));
-        Route { direct: direct.collect(), groups: self.groups }
+        Route {
+            direct: direct.collect(),
+            groups: self.groups,
+        }
     }
 }
 
 fn target(session: u64, subscriber: Subscriber, ids: &[NonZeroU32]) -> Target {
     let ids = (!ids.is_empty()).then(|| Arc::from(ids));
-    Target { session, mailbox: subscriber.mailbox, options: subscriber.options, ids }
+    Target {
+        session,
+        mailbox: subscriber.mailbox,
+        options: subscriber.options,
+        ids,
+    }
 }
 
 impl Route {
@@ -320,8 +343,12 @@ mod tests {
 
     use super::*;
 
-    const AT_LEAST_ONCE: Options =
-        Options { qos: QoS::AtLeastOnce, no_local: false, retain_as_published: false, id: None };
+    const AT_LEAST_ONCE: Options = Options {
+        qos: QoS::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        id: None,
+    };
 
     fn connected() -> Arc<Mailbox> {
         let mailbox = Mailbox::new(100, 1 << 20);
@@ -373,7 +400,11 @@ mod tests {
     #[test]
     fn overlapping_filters_give_one_copy_with_the_highest_qos_and_all_ids() {
         let (router, mut memory, mailbox) = (Router::default(), RouteMemory::default(), connected());
-        let with = |qos, id| Options { qos, id: NonZeroU32::new(id), ..AT_LEAST_ONCE };
+        let with = |qos, id| Options {
+            qos,
+            id: NonZeroU32::new(id),
+            ..AT_LEAST_ONCE
+        };
         router.subscribe(1, filter("a/#"), &mailbox, with(QoS::AtMostOnce, 3));
         router.subscribe(1, filter("a/+"), &mailbox, with(QoS::AtLeastOnce, 4));
         send(&router, &mut memory, "a/b");
@@ -388,7 +419,10 @@ mod tests {
     fn no_local_keeps_a_message_from_its_sender_alone() {
         let (router, mut memory) = (Router::default(), RouteMemory::default());
         let (own, other) = (connected(), connected());
-        let no_local = Options { no_local: true, ..AT_LEAST_ONCE };
+        let no_local = Options {
+            no_local: true,
+            ..AT_LEAST_ONCE
+        };
         router.subscribe(7, filter("a"), &own, no_local);
         router.subscribe(8, filter("a"), &other, no_local);
         send(&router, &mut memory, "a");

@@ -100,13 +100,19 @@ impl Outgoing {
             self.next += 1;
             // Ids are given in turn, so only a delivery 65,535 turns old can still hold this one.
             let oldest = self.in_flight.front().map_or(number, |one| one.number);
-            let id = u16::try_from(number % u64::from(u16::MAX)).unwrap_or(0).saturating_add(1);
+            let id = u16::try_from(number % u64::from(u16::MAX))
+                .unwrap_or(0)
+                .saturating_add(1);
             let packet_id = NonZeroU16::new(id).unwrap_or(NonZeroU16::MIN);
             let lapped = number - oldest >= u64::from(u16::MAX);
             if lapped && self.in_flight.iter().any(|one| one.packet_id == packet_id) {
                 continue;
             }
-            self.in_flight.push_back(InFlight { number, packet_id, delivery: Some(delivery) });
+            self.in_flight.push_back(InFlight {
+                number,
+                packet_id,
+                delivery: Some(delivery),
+            });
             return packet_id;
         }
     }
@@ -125,13 +131,20 @@ impl Outgoing {
         let same = |one: &InFlight| {
             one.packet_id == packet_id && one.delivery.as_ref().is_some_and(|delivery| delivery.qos == qos)
         };
-        self.in_flight.iter().position(same).is_some_and(|at| self.in_flight.remove(at).is_some())
+        self.in_flight
+            .iter()
+            .position(same)
+            .is_some_and(|at| self.in_flight.remove(at).is_some())
     }
 
     /// PUBREC: the client has the message.
     pub(crate) fn receive(&mut self, packet_id: NonZeroU16) -> bool {
         let found = self.in_flight.iter_mut().find(|one| {
-            one.packet_id == packet_id && one.delivery.as_ref().is_none_or(|given| given.qos == QoS::ExactlyOnce)
+            one.packet_id == packet_id
+                && one
+                    .delivery
+                    .as_ref()
+                    .is_none_or(|given| given.qos == QoS::ExactlyOnce)
         });
         found.is_some_and(|one| {
             one.delivery = None;
@@ -154,7 +167,10 @@ impl Outgoing {
 
     /// What a client that comes back is sent again, in order: the delivery, or `None` for its release.
     pub(crate) fn unfinished(&self) -> Vec<(NonZeroU16, Option<Delivery>)> {
-        self.in_flight.iter().map(|one| (one.packet_id, one.delivery.clone())).collect()
+        self.in_flight
+            .iter()
+            .map(|one| (one.packet_id, one.delivery.clone()))
+            .collect()
     }
 }
 
@@ -180,7 +196,10 @@ pub(crate) struct Leash {
 
 impl Leash {
     pub(crate) fn new(serial: Box<[u8]>) -> Self {
-        Self { serial, ..Self::default() }
+        Self {
+            serial,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn pull(&self, order: Order) {
@@ -218,9 +237,18 @@ pub(crate) fn stable_id(principal: &Principal, client_id: &str) -> u64 {
     let (kind, name) = match principal {
         Principal::Anonymous => (0, ""),
         Principal::Broker => (1, ""),
-        Principal::Certificate { id, role: Role::Device } => (2, id.as_str()),
-        Principal::Certificate { id, role: Role::Gateway } => (3, id.as_str()),
-        Principal::Certificate { id, role: Role::Operator } => (4, id.as_str()),
+        Principal::Certificate {
+            id,
+            role: Role::Device,
+        } => (2, id.as_str()),
+        Principal::Certificate {
+            id,
+            role: Role::Gateway,
+        } => (3, id.as_str()),
+        Principal::Certificate {
+            id,
+            role: Role::Operator,
+        } => (4, id.as_str()),
     };
     hash.write(&[kind]);
     hash.write(name.as_bytes());
@@ -246,7 +274,12 @@ mod tests {
             payload: "p".into(),
             properties: None,
         };
-        Delivery { message: Arc::new(Message::new(&publish, 0)), qos, retain: false, ids: None }
+        Delivery {
+            message: Arc::new(Message::new(&publish, 0)),
+            qos,
+            retain: false,
+            ids: None,
+        }
     }
 
     #[test]
@@ -287,14 +320,26 @@ mod tests {
         assert_ne!(stable_id(&device("a"), "c"), stable_id(&device("b"), "c"));
         assert_ne!(stable_id(&device("a"), "c"), stable_id(&device("a"), "d"));
         assert_ne!(stable_id(&device("a"), "bc"), stable_id(&device("ab"), "c"));
-        assert_ne!(stable_id(&Principal::Anonymous, "c"), stable_id(&Principal::Broker, "c"));
+        assert_ne!(
+            stable_id(&Principal::Anonymous, "c"),
+            stable_id(&Principal::Broker, "c")
+        );
     }
 
     #[test]
     fn only_the_first_order_counts() {
         let leash = Leash::default();
-        leash.pull(Order::Close { reason: Reason::SessionClosedRevoked, keep_session: false });
+        leash.pull(Order::Close {
+            reason: Reason::SessionClosedRevoked,
+            keep_session: false,
+        });
         leash.pull(Order::TakeOver);
-        assert_eq!(leash.order(), Some(Order::Close { reason: Reason::SessionClosedRevoked, keep_session: false }));
+        assert_eq!(
+            leash.order(),
+            Some(Order::Close {
+                reason: Reason::SessionClosedRevoked,
+                keep_session: false
+            })
+        );
     }
 }

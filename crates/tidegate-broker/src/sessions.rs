@@ -61,7 +61,12 @@ pub(crate) enum ClaimError {
 
 impl Sessions {
     pub(crate) fn new(limits: &Limits, router: Arc<Router>) -> Self {
-        Self { table: Mutex::default(), router, last_key: AtomicU64::new(0), limits: limits.clone() }
+        Self {
+            table: Mutex::default(),
+            router,
+            last_key: AtomicU64::new(0),
+            limits: limits.clone(),
+        }
     }
 
     /// Gets hold of the session of a client id, ending the connection that has it now.
@@ -81,14 +86,21 @@ impl Sessions {
         loop {
             let session = match self.knock(client_id, principal, leash)? {
                 Knock::New(session, flow) => {
-                    return Ok(Claim { session, flow, resumed: false, took_over, late_will: None });
+                    return Ok(Claim {
+                        session,
+                        flow,
+                        resumed: false,
+                        took_over,
+                        late_will: None,
+                    });
                 }
                 Knock::Known(session, displaced) => {
                     took_over |= displaced;
                     session
                 }
             };
-            let Ok(flow) = tokio::time::timeout_at(deadline, Arc::clone(&session.flow).lock_owned()).await else {
+            let Ok(flow) = tokio::time::timeout_at(deadline, Arc::clone(&session.flow).lock_owned()).await
+            else {
                 self.abandon(&session, leash);
                 return Err(ClaimError::Busy);
             };
@@ -102,7 +114,12 @@ impl Sessions {
         }
     }
 
-    fn knock(&self, client_id: &ByteString, principal: &Arc<Principal>, leash: &Arc<Leash>) -> Result<Knock, ClaimError> {
+    fn knock(
+        &self,
+        client_id: &ByteString,
+        principal: &Arc<Principal>,
+        leash: &Arc<Leash>,
+    ) -> Result<Knock, ClaimError> {
         let mut table = self.lock();
         if table.closed {
             return Err(ClaimError::Ended);
@@ -146,13 +163,27 @@ impl Sessions {
         drop(present);
         if !clean_start && !flow.ended && !expired {
             flow.received.retain(|_, taken| *taken == Taken::Acknowledged);
-            return Some(Claim { session, flow, resumed: true, took_over, late_will: None });
+            return Some(Claim {
+                session,
+                flow,
+                resumed: true,
+                took_over,
+                late_will: None,
+            });
         }
         self.forget_subscriptions(&session, &flow);
         flow.ended = true;
         let (fresh, fresh_flow) = self.create(&session.client_id, &session.principal, leash);
-        table.by_client.insert(fresh.client_id.clone(), Arc::clone(&fresh));
-        Some(Claim { session: fresh, flow: fresh_flow, resumed: false, took_over, late_will: will })
+        table
+            .by_client
+            .insert(fresh.client_id.clone(), Arc::clone(&fresh));
+        Some(Claim {
+            session: fresh,
+            flow: fresh_flow,
+            resumed: false,
+            took_over,
+            late_will: will,
+        })
     }
 
     fn create(
@@ -162,14 +193,22 @@ impl Sessions {
         leash: &Arc<Leash>,
     ) -> (Arc<Session>, OwnedMutexGuard<Flow>) {
         let flow = Arc::new(tokio::sync::Mutex::new(Flow::default()));
-        let held = Arc::clone(&flow).try_lock_owned().expect("a lock that nobody else knows is free");
+        let held = Arc::clone(&flow)
+            .try_lock_owned()
+            .expect("a lock that nobody else knows is free");
         let session = Session {
             key: self.last_key.fetch_add(1, Ordering::Relaxed) + 1,
             client_id: client_id.clone(),
             principal: Arc::clone(principal),
-            mailbox: Arc::new(Mailbox::new(self.limits.max_queued_messages, self.limits.max_queued_bytes)),
+            mailbox: Arc::new(Mailbox::new(
+                self.limits.max_queued_messages,
+                self.limits.max_queued_bytes,
+            )),
             flow,
-            presence: Mutex::new(Presence { leash: Some(Arc::clone(leash)), ..Presence::default() }),
+            presence: Mutex::new(Presence {
+                leash: Some(Arc::clone(leash)),
+                ..Presence::default()
+            }),
         };
         (Arc::new(session), held)
     }
@@ -178,7 +217,11 @@ impl Sessions {
     fn abandon(&self, session: &Arc<Session>, leash: &Arc<Leash>) {
         let _table = self.lock();
         let mut present = presence(session);
-        if present.leash.as_ref().is_some_and(|holder| Arc::ptr_eq(holder, leash)) {
+        if present
+            .leash
+            .as_ref()
+            .is_some_and(|holder| Arc::ptr_eq(holder, leash))
+        {
             present.leash = None;
             present.ends_at = Some(Instant::now() + self.limits.max_session_expiry);
         }
@@ -198,7 +241,10 @@ impl Sessions {
         let mut present = presence(session);
         session.mailbox.detach();
         flow.ended |= expiry.is_zero();
-        let successor = present.leash.as_ref().is_some_and(|holder| !Arc::ptr_eq(holder, leash));
+        let successor = present
+            .leash
+            .as_ref()
+            .is_some_and(|holder| !Arc::ptr_eq(holder, leash));
         if successor {
             return;
         }
@@ -312,7 +358,11 @@ enum Knock {
 
 impl Table {
     fn remove(&mut self, session: &Arc<Session>) {
-        if self.by_client.get(&session.client_id).is_some_and(|current| Arc::ptr_eq(current, session)) {
+        if self
+            .by_client
+            .get(&session.client_id)
+            .is_some_and(|current| Arc::ptr_eq(current, session))
+        {
             self.by_client.remove(&session.client_id);
         }
     }
@@ -333,15 +383,26 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     fn sessions() -> Sessions {
-        let limits = Limits { max_sessions: 2, ..Limits::default() };
+        let limits = Limits {
+            max_sessions: 2,
+            ..Limits::default()
+        };
         Sessions::new(&limits, Arc::new(Router::default()))
     }
 
     fn device(id: &str) -> Arc<Principal> {
-        Arc::new(Principal::Certificate { id: DeviceId::new(id).unwrap(), role: Role::Device })
+        Arc::new(Principal::Certificate {
+            id: DeviceId::new(id).unwrap(),
+            role: Role::Device,
+        })
     }
 
-    async fn claim(sessions: &Sessions, id: &'static str, who: &Arc<Principal>, leash: &Arc<Leash>) -> Result<Claim, ClaimError> {
+    async fn claim(
+        sessions: &Sessions,
+        id: &'static str,
+        who: &Arc<Principal>,
+        leash: &Arc<Leash>,
+    ) -> Result<Claim, ClaimError> {
         sessions.claim(&id.into(), who, false, leash, WAIT).await
     }
 
@@ -350,9 +411,15 @@ mod tests {
         let (sessions, leash) = (sessions(), Arc::default());
         let first = claim(&sessions, "c", &device("a"), &leash).await.unwrap();
         assert!(!first.resumed);
-        assert_eq!(claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(), ClaimError::Foreign);
+        assert_eq!(
+            claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(),
+            ClaimError::Foreign
+        );
         sessions.release(&first.session, first.flow, &leash, HOUR, None);
-        assert_eq!(claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(), ClaimError::Foreign);
+        assert_eq!(
+            claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(),
+            ClaimError::Foreign
+        );
         assert!(claim(&sessions, "c", &device("a"), &leash).await.unwrap().resumed);
     }
 
@@ -377,8 +444,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_holder_that_never_lets_go_makes_the_newcomer_give_up() {
         let sessions = sessions();
-        let held = claim(&sessions, "c", &device("a"), &Arc::default()).await.unwrap();
-        assert_eq!(claim(&sessions, "c", &device("a"), &Arc::default()).await.unwrap_err(), ClaimError::Busy);
+        let held = claim(&sessions, "c", &device("a"), &Arc::default())
+            .await
+            .unwrap();
+        assert_eq!(
+            claim(&sessions, "c", &device("a"), &Arc::default())
+                .await
+                .unwrap_err(),
+            ClaimError::Busy
+        );
         drop(held);
         assert!(claim(&sessions, "c", &device("a"), &Arc::default()).await.is_ok());
     }
@@ -390,7 +464,10 @@ mod tests {
             let claim = claim(&sessions, id, &device("a"), &leash).await.unwrap();
             sessions.release(&claim.session, claim.flow, &leash, HOUR, None);
         }
-        assert_eq!(claim(&sessions, "e", &device("a"), &leash).await.unwrap_err(), ClaimError::Full);
+        assert_eq!(
+            claim(&sessions, "e", &device("a"), &leash).await.unwrap_err(),
+            ClaimError::Full
+        );
         tokio::time::advance(HOUR).await;
         sessions.sweep();
         assert_eq!(sessions.count(), 0);
@@ -409,10 +486,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_shut_out_identity_loses_connected_and_waiting_sessions() {
         let (sessions, leash) = (sessions(), Arc::<Leash>::default());
-        let kept = claim(&sessions, "c", &device("a"), &Arc::default()).await.unwrap();
+        let kept = claim(&sessions, "c", &device("a"), &Arc::default())
+            .await
+            .unwrap();
         sessions.release(&kept.session, kept.flow, &Arc::default(), HOUR, None);
         let _live = claim(&sessions, "d", &device("a"), &leash).await.unwrap();
-        let order = Order::Close { reason: Reason::SessionClosedRevoked, keep_session: false };
+        let order = Order::Close {
+            reason: Reason::SessionClosedRevoked,
+            keep_session: false,
+        };
         assert!(sessions.shut_out(&DeviceId::new("b").unwrap(), order).is_empty());
         assert_eq!(leash.order(), None);
         sessions.shut_out(&DeviceId::new("a").unwrap(), order);
@@ -423,6 +505,11 @@ mod tests {
     async fn nobody_comes_in_after_the_end() {
         let sessions = sessions();
         sessions.shut_down();
-        assert_eq!(claim(&sessions, "c", &device("a"), &Arc::default()).await.unwrap_err(), ClaimError::Ended);
+        assert_eq!(
+            claim(&sessions, "c", &device("a"), &Arc::default())
+                .await
+                .unwrap_err(),
+            ClaimError::Ended
+        );
     }
 }

@@ -68,19 +68,31 @@ impl Shared {
     pub(crate) fn new(gate: Arc<dyn SharedGate>, limits: Limits, tls: Option<Arc<ServerConfig>>) -> Self {
         let router = Arc::new(Router::default());
         Self {
-            places: Arc::new(Places::new(limits.max_connections, limits.max_connections_per_address)),
+            places: Arc::new(Places::new(
+                limits.max_connections,
+                limits.max_connections_per_address,
+            )),
             retained: Retained::new(limits.max_retained_messages, limits.max_retained_bytes),
             sessions: Sessions::new(&limits, Arc::clone(&router)),
             counters: Counters::default(),
             reporter: Reporter::new(Arc::clone(&gate)),
-            tls: RwLock::new(TlsSlot { config: tls, generation: 0 }),
+            tls: RwLock::new(TlsSlot {
+                config: tls,
+                generation: 0,
+            }),
             router,
             limits,
             gate,
         }
     }
 
-    pub(crate) fn report(&self, reason: Reason, who: &Who, topic: Option<&ByteString>, detail: impl Into<String>) {
+    pub(crate) fn report(
+        &self,
+        reason: Reason,
+        who: &Who,
+        topic: Option<&ByteString>,
+        detail: impl Into<String>,
+    ) {
         self.reporter.report(SecurityEvent {
             reason,
             principal: who.principal.as_deref().cloned(),
@@ -110,8 +122,12 @@ impl Shared {
     pub(crate) fn distribute(&self, memory: &mut RouteMemory, publish: &Publish, sender: u64) -> u64 {
         let message = || Arc::new(Message::new(publish, sender));
         let retained = publish.retain.then(message);
-        let stored = retained.as_ref().is_none_or(|message| self.retained.store(message));
-        let routed = self.router.route(memory, &publish.topic, || retained.unwrap_or_else(message));
+        let stored = retained
+            .as_ref()
+            .is_none_or(|message| self.retained.store(message));
+        let routed = self
+            .router
+            .route(memory, &publish.topic, || retained.unwrap_or_else(message));
         if routed.queued > 0 {
             count(&self.counters.delivered, routed.queued);
         }

@@ -54,7 +54,12 @@ impl Connection {
         retained: &mut Vec<Delivery>,
     ) -> SubscribeAckReason {
         if !self.rights.subscribe(filter.path) {
-            self.shared.report(Reason::AclDenied, &self.who, Some(text), "a subscription was refused");
+            self.shared.report(
+                Reason::AclDenied,
+                &self.who,
+                Some(text),
+                "a subscription was refused",
+            );
             return SubscribeAckReason::NotAuthorized;
         }
         let subscriptions = &mut self.flow.subscriptions;
@@ -68,7 +73,10 @@ impl Connection {
             retain_as_published: wanted.retain_as_published,
             id,
         };
-        let new = self.shared.router.subscribe(self.session.key, filter, &self.session.mailbox, options);
+        let new = self
+            .shared
+            .router
+            .subscribe(self.session.key, filter, &self.session.mailbox, options);
         let send_retained = match wanted.retain_handling {
             RetainHandling::AtSubscribe => true,
             RetainHandling::AtSubscribeNew => new,
@@ -76,12 +84,18 @@ impl Connection {
         };
         if send_retained && filter.share.is_none() {
             let ids = id.map(|id| Arc::from([id]));
-            retained.extend(self.shared.retained.matching(filter.path).into_iter().map(|message| Delivery {
-                qos: message.qos.less_value(wanted.qos),
-                retain: true,
-                ids: ids.clone(),
-                message,
-            }));
+            retained.extend(
+                self.shared
+                    .retained
+                    .matching(filter.path)
+                    .into_iter()
+                    .map(|message| Delivery {
+                        qos: message.qos.less_value(wanted.qos),
+                        retain: true,
+                        ids: ids.clone(),
+                        message,
+                    }),
+            );
         }
         match wanted.qos {
             QoS::AtMostOnce => SubscribeAckReason::GrantedQos0,

@@ -27,7 +27,10 @@ pub(crate) struct Certificate {
 
 impl Identity {
     pub(crate) fn anonymous() -> Self {
-        Self { principal: Principal::Anonymous, certificate: None }
+        Self {
+            principal: Principal::Anonymous,
+            certificate: None,
+        }
     }
 
     /// The identity in the verified client certificate, or anonymous where none was asked for.
@@ -35,9 +38,19 @@ impl Identity {
         let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else {
             return Ok(Self::anonymous());
         };
-        let Leaf { principal, serial, not_after } = leaf(certificate)?;
+        let Leaf {
+            principal,
+            serial,
+            not_after,
+        } = leaf(certificate)?;
         let valid_for = not_after.since(now());
-        Ok(Self { principal, certificate: Some(Certificate { serial: serial.into(), valid_for }) })
+        Ok(Self {
+            principal,
+            certificate: Some(Certificate {
+                serial: serial.into(),
+                valid_for,
+            }),
+        })
     }
 }
 

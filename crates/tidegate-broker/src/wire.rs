@@ -7,8 +7,9 @@ use bytestring::ByteString;
 use rmqtt_codec::error::DecodeError;
 use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{
-    ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, PublishAck, PublishAckReason, PublishProperties,
-    RetainHandling, SubscribeAck, SubscribeAckReason, SubscriptionOptions, UnsubscribeAck, UnsubscribeAckReason,
+    ConnectAck, ConnectAckReason, Disconnect, DisconnectReasonCode, PublishAck, PublishAckReason,
+    PublishProperties, RetainHandling, SubscribeAck, SubscribeAckReason, SubscriptionOptions, UnsubscribeAck,
+    UnsubscribeAckReason,
 };
 use rmqtt_codec::version::{ProtocolVersion, VersionCodec};
 use rmqtt_codec::{v3, v5};
@@ -59,11 +60,25 @@ pub(crate) struct Will {
 pub(crate) enum Packet {
     Publish(Box<Publish>),
     /// PUBACK, PUBREC, PUBREL or PUBCOMP.
-    Acknowledge { kind: Acknowledge, packet_id: NonZeroU16, success: bool },
-    Subscribe { packet_id: NonZeroU16, id: Option<NonZeroU32>, filters: Vec<(ByteString, SubscriptionOptions)> },
-    Unsubscribe { packet_id: NonZeroU16, filters: Vec<ByteString> },
+    Acknowledge {
+        kind: Acknowledge,
+        packet_id: NonZeroU16,
+        success: bool,
+    },
+    Subscribe {
+        packet_id: NonZeroU16,
+        id: Option<NonZeroU32>,
+        filters: Vec<(ByteString, SubscriptionOptions)>,
+    },
+    Unsubscribe {
+        packet_id: NonZeroU16,
+        filters: Vec<ByteString>,
+    },
     Ping,
-    Disconnect { with_will: bool, session_expiry_s: Option<u32> },
+    Disconnect {
+        with_will: bool,
+        session_expiry_s: Option<u32>,
+    },
 }
 
 /// The four packets that acknowledge a publish, by their first byte.
@@ -104,7 +119,9 @@ impl WireError {
         match self {
             Self::TooLong { .. } => DisconnectReasonCode::PacketTooLarge,
             Self::Broken { .. } | Self::Length => DisconnectReasonCode::MalformedPacket,
-            Self::Unexpected { .. } | Self::Protocol(_) | Self::NoClientId { .. } => DisconnectReasonCode::ProtocolError,
+            Self::Unexpected { .. } | Self::Protocol(_) | Self::NoClientId { .. } => {
+                DisconnectReasonCode::ProtocolError
+            }
         }
     }
 }
@@ -119,12 +136,19 @@ fn frame_bytes(bytes: &[u8], limit: usize) -> Result<Option<usize>, WireError> {
         remaining |= usize::from(byte & 0x7f) << (7 * position);
         if byte & 0x80 == 0 {
             if remaining > limit {
-                return Err(WireError::TooLong { bytes: remaining, limit });
+                return Err(WireError::TooLong {
+                    bytes: remaining,
+                    limit,
+                });
             }
             return Ok(Some(2 + position + remaining));
         }
     }
-    if bytes.len() >= MAX_HEADER_BYTES { Err(WireError::Length) } else { Ok(None) }
+    if bytes.len() >= MAX_HEADER_BYTES {
+        Err(WireError::Length)
+    } else {
+        Ok(None)
+    }
 }
 
 /// First byte of the first packet, once all of that packet is in `bytes`.
@@ -156,19 +180,30 @@ impl Wire {
         match version.ok_or(WireError::Protocol("a CONNECT without a protocol version"))? {
             ProtocolVersion::MQTT3 => {
                 let mut codec = v3::Codec::new(0);
-                match codec.decode(bytes).map_err(no_client_id(IDENTIFIER_REJECTED_V3))? {
+                match codec
+                    .decode(bytes)
+                    .map_err(no_client_id(IDENTIFIER_REJECTED_V3))?
+                {
                     Some((v3::Packet::Connect(connect), _)) => Ok(Some((Self::V3(codec), from_v3(*connect)))),
                     _ => Err(WireError::Unexpected { kind }),
                 }
             }
             ProtocolVersion::MQTT5 => {
                 let mut codec = v5::Codec::new(0, 0);
-                let Some((v5::Packet::Connect(connect), _)) =
-                    codec.decode(bytes).map_err(no_client_id(IDENTIFIER_REJECTED_V5))? else {
+                let Some((v5::Packet::Connect(connect), _)) = codec
+                    .decode(bytes)
+                    .map_err(no_client_id(IDENTIFIER_REJECTED_V5))?
+                else {
                     return Err(WireError::Unexpected { kind });
                 };
-                let max_packet_bytes = connect.max_packet_size.map_or(usize::MAX, |size| size.get() as usize);
-                let wire = Self::V5 { codec, max_packet_bytes, reasons: connect.request_problem_info };
+                let max_packet_bytes = connect
+                    .max_packet_size
+                    .map_or(usize::MAX, |size| size.get() as usize);
+                let wire = Self::V5 {
+                    codec,
+                    max_packet_bytes,
+                    reasons: connect.request_problem_info,
+                };
                 Ok(Some((wire, from_v5(*connect)?)))
             }
         }
@@ -181,8 +216,14 @@ impl Wire {
         };
         let broken = |source| WireError::Broken { kind, source };
         let packet = match self {
-            Self::V3(codec) => codec.decode(bytes).map_err(broken)?.and_then(|(packet, _)| packet_v3(packet)),
-            Self::V5 { codec, .. } => codec.decode(bytes).map_err(broken)?.and_then(|(packet, _)| packet_v5(packet)),
+            Self::V3(codec) => codec
+                .decode(bytes)
+                .map_err(broken)?
+                .and_then(|(packet, _)| packet_v3(packet)),
+            Self::V5 { codec, .. } => codec
+                .decode(bytes)
+                .map_err(broken)?
+                .and_then(|(packet, _)| packet_v5(packet)),
         };
         let packet = packet.ok_or(WireError::Unexpected { kind })?;
         if let Packet::Publish(publish) = &packet
@@ -208,8 +249,17 @@ impl Wire {
                 };
                 encode(codec, v3::Packet::ConnectAck(packet), usize::MAX, out);
             }
-            Self::V5 { codec, max_packet_bytes, .. } => {
-                encode(codec, v5::Packet::ConnectAck(Box::new(acknowledgement)), *max_packet_bytes, out);
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                ..
+            } => {
+                encode(
+                    codec,
+                    v5::Packet::ConnectAck(Box::new(acknowledgement)),
+                    *max_packet_bytes,
+                    out,
+                );
             }
         }
     }
@@ -223,12 +273,27 @@ impl Wire {
                     ConnectAckReason::NotAuthorized => v3::ConnectAckReason::NotAuthorized,
                     _ => v3::ConnectAckReason::ServiceUnavailable,
                 };
-                let packet = v3::ConnectAck { return_code, session_present: false };
+                let packet = v3::ConnectAck {
+                    return_code,
+                    session_present: false,
+                };
                 encode(codec, v3::Packet::ConnectAck(packet), usize::MAX, out);
             }
-            Self::V5 { codec, max_packet_bytes, .. } => {
-                let packet = ConnectAck { reason_code, ..ConnectAck::default() };
-                encode(codec, v5::Packet::ConnectAck(Box::new(packet)), *max_packet_bytes, out);
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                ..
+            } => {
+                let packet = ConnectAck {
+                    reason_code,
+                    ..ConnectAck::default()
+                };
+                encode(
+                    codec,
+                    v5::Packet::ConnectAck(Box::new(packet)),
+                    *max_packet_bytes,
+                    out,
+                );
             }
         }
     }
@@ -237,9 +302,16 @@ impl Wire {
     pub(crate) fn publish(&mut self, publish: Publish, out: &mut BytesMut) -> bool {
         match self {
             Self::V3(codec) => encode(codec, v3::Packet::Publish(Box::new(publish)), usize::MAX, out),
-            Self::V5 { codec, max_packet_bytes, .. } => {
-                encode(codec, v5::Packet::Publish(Box::new(publish)), *max_packet_bytes, out)
-            }
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                ..
+            } => encode(
+                codec,
+                v5::Packet::Publish(Box::new(publish)),
+                *max_packet_bytes,
+                out,
+            ),
         }
     }
 
@@ -273,10 +345,19 @@ impl Wire {
     ) {
         match self {
             Self::V3(_) => Self::acknowledge(kind, packet_id, out),
-            Self::V5 { codec, max_packet_bytes, reasons } => {
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                reasons,
+            } => {
                 let explain = *reasons && *max_packet_bytes >= ROOM_FOR_REASON_BYTES;
                 let reason_string = explain.then(|| ByteString::from_static(reason));
-                let packet = PublishAck { packet_id, reason_code, reason_string, properties: Vec::new() };
+                let packet = PublishAck {
+                    packet_id,
+                    reason_code,
+                    reason_string,
+                    properties: Vec::new(),
+                };
                 let packet = match kind {
                     Acknowledge::Received => v5::Packet::PublishReceived(packet),
                     _ => v5::Packet::PublishAck(packet),
@@ -287,7 +368,12 @@ impl Wire {
     }
 
     /// Writes a SUBACK.
-    pub(crate) fn subscribed(&mut self, packet_id: NonZeroU16, status: Vec<SubscribeAckReason>, out: &mut BytesMut) {
+    pub(crate) fn subscribed(
+        &mut self,
+        packet_id: NonZeroU16,
+        status: Vec<SubscribeAckReason>,
+        out: &mut BytesMut,
+    ) {
         match self {
             Self::V3(codec) => {
                 let granted = |reason: SubscribeAckReason| {
@@ -295,10 +381,24 @@ impl Wire {
                         .map_or(v3::SubscribeReturnCode::Failure, v3::SubscribeReturnCode::Success)
                 };
                 let status = status.into_iter().map(granted).collect();
-                encode(codec, v3::Packet::SubscribeAck { packet_id, status }, usize::MAX, out);
+                encode(
+                    codec,
+                    v3::Packet::SubscribeAck { packet_id, status },
+                    usize::MAX,
+                    out,
+                );
             }
-            Self::V5 { codec, max_packet_bytes, .. } => {
-                let packet = SubscribeAck { packet_id, status, properties: Vec::new(), reason_string: None };
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                ..
+            } => {
+                let packet = SubscribeAck {
+                    packet_id,
+                    status,
+                    properties: Vec::new(),
+                    reason_string: None,
+                };
                 encode(codec, v5::Packet::SubscribeAck(packet), *max_packet_bytes, out);
             }
         }
@@ -315,8 +415,17 @@ impl Wire {
             Self::V3(codec) => {
                 encode(codec, v3::Packet::UnsubscribeAck { packet_id }, usize::MAX, out);
             }
-            Self::V5 { codec, max_packet_bytes, .. } => {
-                let packet = UnsubscribeAck { packet_id, status, properties: Vec::new(), reason_string: None };
+            Self::V5 {
+                codec,
+                max_packet_bytes,
+                ..
+            } => {
+                let packet = UnsubscribeAck {
+                    packet_id,
+                    status,
+                    properties: Vec::new(),
+                    reason_string: None,
+                };
                 encode(codec, v5::Packet::UnsubscribeAck(packet), *max_packet_bytes, out);
             }
         }
@@ -329,8 +438,18 @@ impl Wire {
 
     /// Writes a DISCONNECT, which MQTT 3.1.1 servers do not have.
     pub(crate) fn disconnect(&mut self, code: DisconnectReasonCode, out: &mut BytesMut) {
-        if let Self::V5 { codec, max_packet_bytes, .. } = self {
-            encode(codec, v5::Packet::Disconnect(Disconnect::new(code)), *max_packet_bytes, out);
+        if let Self::V5 {
+            codec,
+            max_packet_bytes,
+            ..
+        } = self
+        {
+            encode(
+                codec,
+                v5::Packet::Disconnect(Disconnect::new(code)),
+                *max_packet_bytes,
+                out,
+            );
         }
     }
 }
@@ -408,28 +527,48 @@ fn from_v5(connect: v5::Connect) -> Result<Connect, WireError> {
 
 /// `None` for packets that only a server sends, and for a second CONNECT.
 fn packet_v3(packet: v3::Packet) -> Option<Packet> {
-    let acknowledge = |kind, packet_id| Some(Packet::Acknowledge { kind, packet_id, success: true });
+    let acknowledge = |kind, packet_id| {
+        Some(Packet::Acknowledge {
+            kind,
+            packet_id,
+            success: true,
+        })
+    };
     match packet {
         v3::Packet::Publish(publish) => Some(Packet::Publish(publish)),
         v3::Packet::PublishAck { packet_id } => acknowledge(Acknowledge::Ack, packet_id),
         v3::Packet::PublishReceived { packet_id } => acknowledge(Acknowledge::Received, packet_id),
         v3::Packet::PublishRelease { packet_id } => acknowledge(Acknowledge::Release, packet_id),
         v3::Packet::PublishComplete { packet_id } => acknowledge(Acknowledge::Complete, packet_id),
-        v3::Packet::Subscribe { packet_id, topic_filters } => {
+        v3::Packet::Subscribe {
+            packet_id,
+            topic_filters,
+        } => {
             let options = |qos| SubscriptionOptions {
                 qos,
                 no_local: false,
                 retain_as_published: false,
                 retain_handling: RetainHandling::AtSubscribe,
             };
-            let filters = topic_filters.into_iter().map(|(filter, qos)| (filter, options(qos))).collect();
-            Some(Packet::Subscribe { packet_id, id: None, filters })
+            let filters = topic_filters
+                .into_iter()
+                .map(|(filter, qos)| (filter, options(qos)))
+                .collect();
+            Some(Packet::Subscribe {
+                packet_id,
+                id: None,
+                filters,
+            })
         }
-        v3::Packet::Unsubscribe { packet_id, topic_filters: filters } => {
-            Some(Packet::Unsubscribe { packet_id, filters })
-        }
+        v3::Packet::Unsubscribe {
+            packet_id,
+            topic_filters: filters,
+        } => Some(Packet::Unsubscribe { packet_id, filters }),
         v3::Packet::PingRequest => Some(Packet::Ping),
-        v3::Packet::Disconnect => Some(Packet::Disconnect { with_will: false, session_expiry_s: None }),
+        v3::Packet::Disconnect => Some(Packet::Disconnect {
+            with_will: false,
+            session_expiry_s: None,
+        }),
         _ => None,
     }
 }
@@ -438,14 +577,24 @@ fn packet_v3(packet: v3::Packet) -> Option<Packet> {
 /// authentication method is offered.
 fn packet_v5(packet: v5::Packet) -> Option<Packet> {
     let acknowledge = |kind, packet_id, code: u8| {
-        Some(Packet::Acknowledge { kind, packet_id, success: code < 0x80 })
+        Some(Packet::Acknowledge {
+            kind,
+            packet_id,
+            success: code < 0x80,
+        })
     };
     match packet {
         v5::Packet::Publish(publish) => Some(Packet::Publish(publish)),
         v5::Packet::PublishAck(ack) => acknowledge(Acknowledge::Ack, ack.packet_id, ack.reason_code.into()),
-        v5::Packet::PublishReceived(ack) => acknowledge(Acknowledge::Received, ack.packet_id, ack.reason_code.into()),
-        v5::Packet::PublishRelease(ack) => acknowledge(Acknowledge::Release, ack.packet_id, ack.reason_code.into()),
-        v5::Packet::PublishComplete(ack) => acknowledge(Acknowledge::Complete, ack.packet_id, ack.reason_code.into()),
+        v5::Packet::PublishReceived(ack) => {
+            acknowledge(Acknowledge::Received, ack.packet_id, ack.reason_code.into())
+        }
+        v5::Packet::PublishRelease(ack) => {
+            acknowledge(Acknowledge::Release, ack.packet_id, ack.reason_code.into())
+        }
+        v5::Packet::PublishComplete(ack) => {
+            acknowledge(Acknowledge::Complete, ack.packet_id, ack.reason_code.into())
+        }
         v5::Packet::Subscribe(subscribe) => Some(Packet::Subscribe {
             packet_id: subscribe.packet_id,
             id: subscribe.id,
@@ -497,21 +646,38 @@ mod tests {
     #[test]
     fn a_connect_without_client_id_needs_a_clean_start() {
         let without_id = |flags: u8| [0x10, 12, 0, 4, b'M', b'Q', b'T', b'T', 4, flags, 0, 60, 0, 0];
-        assert!(matches!(open(&without_id(0)), Err(WireError::NoClientId { answer: IDENTIFIER_REJECTED_V3 })));
+        assert!(matches!(
+            open(&without_id(0)),
+            Err(WireError::NoClientId {
+                answer: IDENTIFIER_REJECTED_V3
+            })
+        ));
         assert!(open(&without_id(2)).unwrap().unwrap().1.client_id.is_empty());
     }
 
     #[test]
     fn a_first_packet_of_another_kind_is_refused_at_once() {
         assert!(matches!(open(b"\x30"), Err(WireError::Unexpected { kind: 0x30 })));
-        assert!(matches!(open(b"GET / HTTP/1.1"), Err(WireError::Unexpected { kind: b'G' })));
+        assert!(matches!(
+            open(b"GET / HTTP/1.1"),
+            Err(WireError::Unexpected { kind: b'G' })
+        ));
     }
 
     #[test]
     fn lengths_beyond_the_limit_or_four_bytes_are_refused_from_the_header_alone() {
-        assert!(matches!(open(b"\x10\xe9\x07"), Err(WireError::TooLong { bytes: 1_001, limit: 1_000 })));
+        assert!(matches!(
+            open(b"\x10\xe9\x07"),
+            Err(WireError::TooLong {
+                bytes: 1_001,
+                limit: 1_000
+            })
+        ));
         assert!(open(b"\x10\xe8\x07").unwrap().is_none());
-        assert!(matches!(open(b"\x10\xff\xff\xff\xff\x01"), Err(WireError::Length)));
+        assert!(matches!(
+            open(b"\x10\xff\xff\xff\xff\x01"),
+            Err(WireError::Length)
+        ));
     }
 
     #[test]
@@ -536,8 +702,11 @@ mod tests {
 
     #[test]
     fn a_client_may_not_send_what_only_servers_send() {
-        for (opening, bytes) in [(CONNECT_V3, &b"\x20\x02\x00\x00"[..]), (CONNECT_V5, b"\xd0\x00"), (CONNECT_V5, CONNECT_V5)]
-        {
+        for (opening, bytes) in [
+            (CONNECT_V3, &b"\x20\x02\x00\x00"[..]),
+            (CONNECT_V5, b"\xd0\x00"),
+            (CONNECT_V5, CONNECT_V5),
+        ] {
             let (mut wire, _) = open(opening).unwrap().unwrap();
             let read = wire.read(&mut BytesMut::from(bytes), 1_000);
             assert!(matches!(read, Err(WireError::Unexpected { .. })), "{bytes:x?}");

@@ -5,15 +5,15 @@
 
 mod number;
 mod parse;
+mod tape;
 mod write;
 
 pub use number::write_float;
-pub use parse::Malformed;
+pub use parse::{Malformed, Parser};
 pub use write::write_text;
 
-use alloc::borrow::Cow;
 use alloc::vec::Vec;
-use core::ops::Range;
+use tape::{Entry, Kind, Range, Tape};
 
 /// Largest payload that is parsed, in bytes.
 pub const MAX_PAYLOAD_BYTES: usize = 65_536;
@@ -22,57 +22,25 @@ pub const MAX_DEPTH: usize = 8;
 
 /// A parsed JSON object that borrows from the payload.
 ///
-/// Members of every object are sorted by Unicode code point, and each stands once. Holds at most
-/// one entry per payload byte, so its memory is bounded by [`MAX_PAYLOAD_BYTES`].
+/// Members of every object are sorted by Unicode code point, and each stands once. Every member
+/// and item takes at least two bytes of the payload, so its memory is bounded by
+/// [`MAX_PAYLOAD_BYTES`].
 #[derive(Debug)]
 pub struct Document<'a> {
-    /// Members of objects and items of lists, each container's side by side.
-    entries: Vec<Entry<'a>>,
+    payload: &'a str,
+    tape: Buffers<'a>,
     /// The outermost object's members.
-    top: Range<usize>,
+    top: Range,
+    /// Where among all entries the top-level `hmac` is.
+    hmac: Option<usize>,
 }
 
-/// A member of an object, or an item of a list (whose name is empty).
 #[derive(Debug)]
-struct Entry<'a> {
-    name: Text<'a>,
-    value: Value<'a>,
-}
-
-/// A string with its escapes undone.
-#[derive(Debug, Clone)]
-struct Text<'a> {
-    text: Cow<'a, str>,
-    /// Whether the canonical form is the text itself between quotes.
-    plain: bool,
-}
-
-/// A value inside a document.
-#[derive(Debug, Clone)]
-enum Value<'a> {
-    Null,
-    Bool(bool),
-    Number(Number<'a>),
-    Text(Text<'a>),
-    List(Range<usize>),
-    Object(Range<usize>),
-}
-
-/// A number as it was spelled.
-#[derive(Debug, Clone, Copy)]
-struct Number<'a> {
-    spelling: &'a str,
-    kind: NumberKind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NumberKind {
-    /// No fraction and no exponent.
-    Integer,
-    /// A short decimal that is its own canonical form; see `number::is_own_canonical_form`.
-    ShortDecimal,
-    /// Any other finite number: judged by its value.
-    Float,
+enum Buffers<'a> {
+    /// Of [`Document::parse`].
+    Own(Tape),
+    /// Of [`Parser::parse`], which uses them again.
+    Lent(&'a Tape),
 }
 
 /// A member's value as other modules see it.
@@ -82,8 +50,8 @@ pub enum Member<'d> {
     Literal,
     /// An integer that fits.
     Integer(i64),
-    /// An integer beyond 64 bits.
-    LargeInteger,
+    /// An integer beyond 64 bits, as the nearest double; infinite where there is none.
+    LargeInteger(f64),
     /// A number with fraction or exponent; finite.
     Float(f64),
     /// A string.
@@ -97,38 +65,48 @@ pub enum Member<'d> {
 /// The members of one object, sorted by name.
 #[derive(Debug, Clone, Copy)]
 pub struct Members<'d> {
-    document: &'d Document<'d>,
-    start: usize,
-    end: usize,
+    payload: &'d str,
+    tape: &'d Tape,
+    range: Range,
 }
 
 impl PartialEq for Members<'_> {
     fn eq(&self, other: &Self) -> bool {
-        core::ptr::eq(self.document, other.document) && self.start == other.start && self.end == other.end
+        core::ptr::eq(self.tape, other.tape) && self.range == other.range
     }
 }
 
 impl<'a> Document<'a> {
     /// Parses one JSON object. Refuses whatever two parsers could read differently.
+    ///
+    /// A [`Parser`] does the same without allocating for every message.
     pub fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
-        parse::document(payload)
+        let mut parser = Parser::with_room();
+        let (payload, top, hmac) = parser.run(payload)?;
+        Ok(Self {
+            payload,
+            tape: Buffers::Own(parser.into_tape()),
+            top,
+            hmac,
+        })
     }
 
     /// The outermost object's members.
     #[must_use]
     pub fn members(&self) -> Members<'_> {
         Members {
-            document: self,
-            start: self.top.start,
-            end: self.top.end,
+            payload: self.payload,
+            tape: self.tape(),
+            range: self.top,
         }
     }
 
     /// The top-level text member `hmac`. A `hmac` of another type does not parse.
     #[must_use]
     pub fn hmac(&self) -> Option<&str> {
-        match self.members().find("hmac") {
-            Some(Member::Text(text)) => Some(text),
+        let entry = &self.tape().entries[self.hmac?];
+        match entry.kind {
+            Kind::Text(form) => Some(self.tape().text(self.payload, entry.span(form))),
             _ => None,
         }
     }
@@ -138,56 +116,60 @@ impl<'a> Document<'a> {
     pub fn canonical(&self, out: &mut Vec<u8>) {
         write::canonical(self, out);
     }
+
+    fn tape(&self) -> &Tape {
+        match &self.tape {
+            Buffers::Own(tape) => tape,
+            Buffers::Lent(tape) => tape,
+        }
+    }
 }
 
 impl<'d> Members<'d> {
     /// The member of this name.
     #[must_use]
     pub fn find(self, name: &str) -> Option<Member<'d>> {
-        let entries = &self.document.entries[self.start..self.end];
+        let entries = self.tape.entries(self.range);
         let found = entries
-            .binary_search_by(|entry| entry.name.text.as_ref().cmp(name))
+            .binary_search_by(|entry| self.tape.text(self.payload, entry.name.span).cmp(name))
             .ok()?;
-        Some(self.document.member(&entries[found].value))
+        Some(self.member(&entries[found]))
     }
 
     /// Names and values, sorted by name.
     pub fn iter(self) -> impl ExactSizeIterator<Item = (&'d str, Member<'d>)> {
-        let document = self.document;
-        document.entries[self.start..self.end]
+        self.tape
+            .entries(self.range)
             .iter()
-            .map(|entry| (entry.name.text.as_ref(), document.member(&entry.value)))
+            .map(move |entry| (self.tape.text(self.payload, entry.name.span), self.member(entry)))
     }
-}
 
-impl Document<'_> {
-    fn member<'d>(&'d self, value: &'d Value<'_>) -> Member<'d> {
-        match value {
-            Value::Null | Value::Bool(_) => Member::Literal,
-            Value::Number(number) => match number.kind {
-                NumberKind::Integer => number
-                    .spelling
-                    .parse()
-                    .map_or(Member::LargeInteger, Member::Integer),
-                NumberKind::ShortDecimal | NumberKind::Float => Member::Float(number.value()),
-            },
-            Value::Text(text) => Member::Text(&text.text),
-            Value::List(_) => Member::List,
-            Value::Object(range) => Member::Object(Members {
-                document: self,
-                start: range.start,
-                end: range.end,
+    fn member(self, entry: &Entry) -> Member<'d> {
+        match entry.kind {
+            Kind::Null | Kind::True | Kind::False => Member::Literal,
+            Kind::Integer => Member::Integer(entry.bits.cast_signed()),
+            Kind::LargeInteger => {
+                let spelling = &self.payload[entry.start as usize..entry.end as usize];
+                Member::LargeInteger(number::value(spelling))
+            }
+            Kind::CanonicalFloat | Kind::OtherFloat => Member::Float(f64::from_bits(entry.bits)),
+            Kind::Text(form) => Member::Text(self.tape.text(self.payload, entry.span(form))),
+            Kind::List => Member::List,
+            Kind::Object => Member::Object(Self {
+                range: entry.range(),
+                ..self
             }),
         }
     }
 }
 
 impl Member<'_> {
-    /// The number, where it is one that a `f64` holds.
+    /// The number, where it is one that a finite `f64` holds.
     #[must_use]
     pub fn number(self) -> Option<f64> {
         match self {
             Self::Integer(integer) => Some(integer as f64),
+            Self::LargeInteger(number) => Some(number).filter(|number| number.is_finite()),
             Self::Float(float) => Some(float),
             _ => None,
         }

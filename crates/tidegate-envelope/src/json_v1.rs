@@ -2,7 +2,7 @@
 
 use crate::id::{Boot, KeyEpoch, MessageDeviceId, Sequence};
 use crate::json::{Document, Member, Members, write_float, write_text};
-use crate::key::{MacKey, Tag};
+use crate::key::{MacKey, RunningMac};
 use crate::reading::{Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS, Reading};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -46,23 +46,14 @@ impl SchemaError {
 
 /// Reads a signed message. Its MAC is not checked here.
 ///
-/// Ambiguities are found first, so that [`SchemaError::reason`] is `malformed` whatever else is wrong.
+/// Ambiguities are found first, so that [`SchemaError::reason`] is `malformed` whatever else is
+/// wrong. A verifier asks before it checks the MAC: `malformed` refuses the message at once,
+/// `bad_schema` only once the MAC has held.
 pub fn reading(document: &Document<'_>) -> Result<Reading, SchemaError> {
-    let members = document.members();
-    let timestamp = timestamp(members)?;
-    let sequence = match members.find("sequence") {
-        None => None,
-        Some(Member::Integer(number)) => Some(number),
-        Some(Member::LargeInteger) => Some(i64::MAX),
-        Some(_) => return Err(SchemaError::Ambiguous("sequence", "an integer")),
-    };
-    let sequence = sequence.ok_or(SchemaError::Missing("sequence"))?;
-    let sequence = u64::try_from(sequence).ok().and_then(Sequence::new);
-    let sequence = sequence.ok_or(SchemaError::Unfit("sequence", "an integer from 1 to 2^53"))?;
-    let device = match members
-        .find("device_id")
-        .ok_or(SchemaError::Missing("device_id"))?
-    {
+    let said = Said::of(document.members());
+    let timestamp = timestamp(said.timestamp)?;
+    let sequence = sequence(said.sequence)?;
+    let device = match said.device_id.ok_or(SchemaError::Missing("device_id"))? {
         Member::Text(text) => MessageDeviceId::new(text).ok(),
         _ => None,
     };
@@ -70,42 +61,91 @@ pub fn reading(document: &Document<'_>) -> Result<Reading, SchemaError> {
         "device_id",
         "1 to 64 characters of A-Z a-z 0-9 . _ -",
     ))?;
-    let channels = match members.find("readings").ok_or(SchemaError::Missing("readings"))? {
+    let channels = match said.readings.ok_or(SchemaError::Missing("readings"))? {
         Member::Object(readings) => channels(readings)?,
         _ => return Err(SchemaError::Unfit("readings", "an object")),
     };
-    let boot = integer(members, "boot", "an integer of 32 bits")?.map(Boot);
     Ok(Reading {
         device: Some(device),
         timestamp: Some(timestamp.ok_or(SchemaError::Missing("timestamp"))?),
-        sequence: Some(sequence),
-        boot,
-        epoch: epoch(document)?,
-        status: status(members)?,
+        sequence: Some(sequence.ok_or(SchemaError::Missing("sequence"))??),
+        boot: integer(said.boot, "boot", "an integer of 32 bits")?.map(Boot),
+        epoch: integer(said.kid, "kid", EPOCH)?.map(KeyEpoch),
+        status: status(said.status)?,
         channels,
     })
 }
 
 /// The key epoch that a message names, where it names one.
+///
+/// A `kid` that is no epoch names a key that cannot exist.
 pub fn epoch(document: &Document<'_>) -> Result<Option<KeyEpoch>, SchemaError> {
-    Ok(integer(document.members(), "kid", "an integer of 16 bits")?.map(KeyEpoch))
+    Ok(integer(document.members().find("kid"), "kid", EPOCH)?.map(KeyEpoch))
 }
 
-fn timestamp(members: Members<'_>) -> Result<Option<Timestamp>, SchemaError> {
+const EPOCH: &str = "an integer of 16 bits";
+
+/// The members that json-v1 knows, found in one walk over all of them.
+#[derive(Default)]
+struct Said<'d> {
+    boot: Option<Member<'d>>,
+    device_id: Option<Member<'d>>,
+    kid: Option<Member<'d>>,
+    readings: Option<Member<'d>>,
+    sequence: Option<Member<'d>>,
+    status: Option<Member<'d>>,
+    timestamp: Option<Member<'d>>,
+}
+
+impl<'d> Said<'d> {
+    fn of(members: Members<'d>) -> Self {
+        let mut said = Self::default();
+        for (name, member) in members.iter() {
+            let place = match name {
+                "boot" => &mut said.boot,
+                "device_id" => &mut said.device_id,
+                "kid" => &mut said.kid,
+                "readings" => &mut said.readings,
+                "sequence" => &mut said.sequence,
+                "status" => &mut said.status,
+                "timestamp" => &mut said.timestamp,
+                _ => continue,
+            };
+            *place = Some(member);
+        }
+        said
+    }
+}
+
+fn timestamp(member: Option<Member<'_>>) -> Result<Option<Timestamp>, SchemaError> {
     let ambiguous = SchemaError::Ambiguous("timestamp", "RFC 3339 text with Z or an offset");
-    match members.find("timestamp") {
+    match member {
         None => Ok(None),
         Some(Member::Text(text)) => Timestamp::parse_rfc3339(text).map(Some).ok_or(ambiguous),
         Some(_) => Err(ambiguous),
     }
 }
 
+/// The outer error is for what is no integer, the inner for an integer out of range.
+fn sequence(member: Option<Member<'_>>) -> Result<Option<Result<Sequence, SchemaError>>, SchemaError> {
+    let number = match member {
+        None => return Ok(None),
+        Some(Member::Integer(number)) => u64::try_from(number).ok().and_then(Sequence::new),
+        Some(Member::LargeInteger(_)) => None,
+        Some(_) => return Err(SchemaError::Ambiguous("sequence", "an integer")),
+    };
+    Ok(Some(number.ok_or(SchemaError::Unfit(
+        "sequence",
+        "an integer from 1 to 2^53",
+    ))))
+}
+
 fn integer<T: TryFrom<i64>>(
-    members: Members<'_>,
+    member: Option<Member<'_>>,
     name: &'static str,
     what: &'static str,
 ) -> Result<Option<T>, SchemaError> {
-    match members.find(name) {
+    match member {
         None => Ok(None),
         Some(Member::Integer(number)) => T::try_from(number)
             .map(Some)
@@ -114,8 +154,8 @@ fn integer<T: TryFrom<i64>>(
     }
 }
 
-fn status(members: Members<'_>) -> Result<CompactString, SchemaError> {
-    match members.find("status") {
+fn status(member: Option<Member<'_>>) -> Result<CompactString, SchemaError> {
+    match member {
         None => Ok(CompactString::default()),
         Some(Member::Text(text)) => Ok(CompactString::new(
             &text[..text.floor_char_boundary(MAX_STATUS_BYTES)],
@@ -159,17 +199,40 @@ pub struct Draft<'a> {
 #[must_use]
 pub fn sign(draft: &Draft<'_>, key: &MacKey) -> Vec<u8> {
     let mut text = String::with_capacity(512);
-    write_canonical(draft, &mut text).expect("a string takes everything");
-    let tag = key.mac(text.as_bytes());
-    text.pop();
-    write!(text, ", \"hmac\": \"{tag}\"}}").expect("a string takes everything");
+    sign_into(draft, key, &mut text).expect("a string takes everything");
     text.into_bytes()
 }
 
-/// Writes the canonical form of a draft; members in the order of their names.
+/// Signs a message into a sink. Needs no allocator, so a device may write into a fixed buffer.
 ///
-/// Needs no allocator, so a device may write into a fixed buffer.
-pub fn write_canonical(draft: &Draft<'_>, out: &mut impl Write) -> fmt::Result {
+/// An error is the sink's: it has no more room.
+pub fn sign_into(draft: &Draft<'_>, key: &MacKey, out: &mut impl Write) -> fmt::Result {
+    let mut signed = Signed {
+        out,
+        mac: key.start(),
+    };
+    write_members(draft, &mut signed)?;
+    // The brace is part of what is signed, but the MAC goes before it.
+    signed.mac.update(b"}");
+    let tag = signed.mac.finish();
+    write!(out, ", \"hmac\": \"{tag}\"}}")
+}
+
+/// Passes everything on, and signs it.
+struct Signed<'o, W> {
+    out: &'o mut W,
+    mac: RunningMac,
+}
+
+impl<W: Write> Write for Signed<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.mac.update(text.as_bytes());
+        self.out.write_str(text)
+    }
+}
+
+/// Writes the canonical form of a draft up to its last brace; members in the order of their names.
+fn write_members(draft: &Draft<'_>, out: &mut impl Write) -> fmt::Result {
     out.write_char('{')?;
     if let Some(Boot(boot)) = draft.boot {
         write!(out, "\"boot\": {boot}, ")?;
@@ -189,13 +252,7 @@ pub fn write_canonical(draft: &Draft<'_>, out: &mut impl Write) -> fmt::Result {
     }
     write!(out, "}}, \"sequence\": {}, \"status\": ", draft.sequence)?;
     write_text(draft.status, out)?;
-    write!(out, ", \"timestamp\": \"{}\"}}", draft.timestamp)
-}
-
-/// The tag of a message that verifies under `key`, or `None`.
-#[must_use]
-pub fn verified_tag(document: &Document<'_>, key: &MacKey, canonical: &[u8]) -> Option<Tag> {
-    key.verified(canonical, document.hmac()?)
+    write!(out, ", \"timestamp\": \"{}\"", draft.timestamp)
 }
 
 #[cfg(test)]
@@ -217,6 +274,10 @@ mod tests {
             ("\"sequence\": 1", "\"sequence\": \"1\"", Reason::Malformed),
             ("\"sequence\": 1", "\"sequence\": true", Reason::Malformed),
             ("00Z", "00", Reason::Malformed),
+            ("\"2026-01-01T00:00:00Z\"", "1767225600", Reason::Malformed),
+            ("\"timestamp\"", "\"time\"", Reason::BadSchema),
+            ("\"readings\"", "\"values\"", Reason::BadSchema),
+            ("50", "1e308, \"x\": null", Reason::BadSchema),
             ("\"sequence\": 1", "\"sequence\": 0", Reason::BadSchema),
             (
                 "\"sequence\": 1",
@@ -250,6 +311,22 @@ mod tests {
     }
 
     #[test]
+    fn ambiguity_outweighs_whatever_else_is_wrong() {
+        let both = RIGHT
+            .replace("\"d\"", "1")
+            .replace("\"sequence\": 1", "\"sequence\": 1.0");
+        assert_eq!(parse(&both).map_err(SchemaError::reason), Err(Reason::Malformed));
+    }
+
+    #[test]
+    fn integers_of_any_size_are_readings_while_a_double_holds_them() {
+        let big = |digits: usize| RIGHT.replace("50", &"9".repeat(digits));
+        assert_eq!(parse(&big(30)).unwrap().channels.get("flow_rate"), Some(1e30));
+        assert!(parse(&big(308)).is_ok());
+        assert_eq!(parse(&big(309)), Err(SchemaError::Channels));
+    }
+
+    #[test]
     fn too_many_channels_are_refused() {
         let object = |count: usize| {
             let members: Vec<_> = (0..count).map(|i| alloc::format!("\"c{i}\": 1")).collect();
@@ -257,6 +334,24 @@ mod tests {
         };
         assert!(parse(&object(MAX_CHANNELS)).is_ok());
         assert_eq!(parse(&object(MAX_CHANNELS + 1)), Err(SchemaError::Channels));
+    }
+
+    /// A sink as a device without allocator has it.
+    struct Fixed {
+        bytes: [u8; 512],
+        used: usize,
+    }
+
+    impl Write for Fixed {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let end = self.used + text.len();
+            self.bytes
+                .get_mut(self.used..end)
+                .ok_or(fmt::Error)?
+                .copy_from_slice(text.as_bytes());
+            self.used = end;
+            Ok(())
+        }
     }
 
     #[test]
@@ -279,6 +374,14 @@ mod tests {
         };
         let key = MacKey::from_bytes(b"key");
         let payload = sign(&draft, &key);
+        let mut fixed = Fixed {
+            bytes: [0; 512],
+            used: 0,
+        };
+        sign_into(&draft, &key, &mut fixed).unwrap();
+        assert_eq!(fixed.bytes[..fixed.used], payload);
+        fixed.used = 512 - payload.len() + 1;
+        assert_eq!(sign_into(&draft, &key, &mut fixed), Err(fmt::Error));
         let document = Document::parse(&payload).unwrap();
         let mut canonical = Vec::new();
         document.canonical(&mut canonical);

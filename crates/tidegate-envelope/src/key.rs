@@ -5,7 +5,7 @@ use core::fmt;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 const SALT: &[u8] = b"tidegate/v1";
@@ -72,9 +72,14 @@ impl MacKey {
     /// HMAC-SHA256 over a message's canonical form.
     #[must_use]
     pub fn mac(&self, canonical: &[u8]) -> Tag {
-        let mut mac = self.0.clone();
+        let mut mac = self.start();
         mac.update(canonical);
-        Tag(mac.finalize().into_bytes().into())
+        mac.finish()
+    }
+
+    /// Starts a MAC over a canonical form that comes in pieces.
+    pub(crate) fn start(&self) -> RunningMac {
+        RunningMac(self.0.clone())
     }
 
     /// The tag, if `hex` is this key's MAC over `canonical`: 64 lower-case hex digits.
@@ -83,13 +88,10 @@ impl MacKey {
     /// in; a false no loses a reading.
     #[must_use]
     pub fn verified(&self, canonical: &[u8], hex: &str) -> Option<Tag> {
-        let mut given = [0_u8; KEY_BYTES];
-        let lower_case = !hex.bytes().any(|byte| byte.is_ascii_uppercase());
-        hex::decode_to_slice(hex, &mut given)
-            .ok()
-            .filter(|()| lower_case)?;
+        // What the sender claims is no secret, so reading it may take any time.
+        let claimed = Tag::from_hex(hex)?;
         let expected = self.mac(canonical);
-        bool::from(expected.0.ct_eq(&given)).then_some(expected)
+        bool::from(expected.ct_eq(&claimed)).then_some(expected)
     }
 
     /// Whether `hex` is this key's MAC over `canonical`; see [`Self::verified`].
@@ -105,9 +107,62 @@ impl fmt::Debug for MacKey {
     }
 }
 
+/// A MAC over what has come so far.
+pub(crate) struct RunningMac(Hmac<Sha256>);
+
+impl RunningMac {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> Tag {
+        Tag(self.0.finalize().into_bytes().into())
+    }
+}
+
 /// A message's MAC, 32 bytes. Shown in lower-case hex.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tag(pub [u8; KEY_BYTES]);
+
+impl Tag {
+    /// Reads 64 lower-case hex digits, the only spelling of a MAC.
+    #[must_use]
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        const UNFIT: u8 = 0xff;
+        const NIBBLES: [u8; 256] = {
+            let mut nibbles = [UNFIT; 256];
+            let mut nibble = 0;
+            while nibble < 16 {
+                nibbles[b"0123456789abcdef"[nibble as usize] as usize] = nibble;
+                nibble += 1;
+            }
+            nibbles
+        };
+        let pairs: &[[u8; 2]; KEY_BYTES] = hex.as_bytes().as_chunks().0.try_into().ok()?;
+        let mut seen = 0;
+        let tag = pairs.map(|[high, low]| {
+            let (high, low) = (NIBBLES[usize::from(high)], NIBBLES[usize::from(low)]);
+            seen |= high | low;
+            high << 4 | low
+        });
+        (hex.len() == KEY_BYTES * 2 && seen != UNFIT).then_some(Self(tag))
+    }
+
+    fn words(&self) -> [u64; KEY_BYTES / 8] {
+        let mut words = [0; KEY_BYTES / 8];
+        for (word, bytes) in words.iter_mut().zip(self.0.as_chunks().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        words
+    }
+}
+
+/// In constant time. By words, because `subtle` puts a barrier after each item it compares.
+impl ConstantTimeEq for Tag {
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.words().ct_eq(&other.words())
+    }
+}
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -151,7 +206,24 @@ mod tests {
         assert!(!key.check(message, &right.to_uppercase()));
         assert!(!key.check(message, &right.replace("3843", "3844")));
         assert!(!key.check(message, &right[..62]));
+        assert!(!key.check(message, &format!("{right}0")));
+        assert!(!key.check(message, &format!("{right}00")));
         assert!(!key.check(message, ""));
+        for place in 0..64 {
+            let mut digits = right.as_bytes().to_vec();
+            digits[place] ^= 1;
+            assert!(!key.check(message, core::str::from_utf8(&digits).unwrap()));
+            for unfit in [b'g', b'A', b'/', b':', b'`', b' ', 0] {
+                digits[place] = unfit;
+                assert_eq!(Tag::from_hex(core::str::from_utf8(&digits).unwrap()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn hex_of_a_tag_leads_back_to_it() {
+        let tag = Tag(core::array::from_fn(|i| (i * 37) as u8));
+        assert_eq!(Tag::from_hex(&format!("{tag}")), Some(tag));
     }
 
     #[test]

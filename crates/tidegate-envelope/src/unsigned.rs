@@ -73,7 +73,7 @@ pub fn reading(document: &Document<'_>) -> UnsignedReading {
 
 /// The name that json-v1 uses for a channel of an older form, so that readings can be shown together.
 #[must_use]
-pub fn channel_name(older: &str) -> &str {
+pub fn canonical_channel(older: &str) -> &str {
     match older {
         "pressure_psi" => "pressure_upstream",
         "flow_rate_gpm" | "flow_rate_lpm" => "flow_rate",
@@ -95,13 +95,16 @@ fn shortened(text: &str, most: usize) -> CompactString {
 
 fn channels(members: Members<'_>) -> Channels {
     let mut values: Vec<(CompactString, f64)> = Vec::new();
-    for (name, value) in members.iter() {
-        let name = channel_name(name);
-        let known = NOT_CHANNELS.contains(&name) || values.iter().any(|(other, _)| other == name);
-        if known || name.len() > MAX_CHANNEL_BYTES || values.len() == MAX_CHANNELS {
-            continue;
-        }
-        if let Some(number) = value.number() {
+    // A channel's own name outranks its older ones.
+    let (own, older): (Vec<_>, Vec<_>) = members
+        .iter()
+        .filter(|(name, _)| !NOT_CHANNELS.contains(name))
+        .filter_map(|(name, value)| Some((name, value.number()?)))
+        .partition(|(name, _)| canonical_channel(name) == *name);
+    for (name, number) in own.into_iter().chain(older) {
+        let name = canonical_channel(name);
+        let known = values.iter().any(|(other, _)| other == name);
+        if !known && name.len() <= MAX_CHANNEL_BYTES && values.len() < MAX_CHANNELS {
             values.push((CompactString::new(name), number));
         }
     }
@@ -135,6 +138,26 @@ mod tests {
 
         let nested = parse(r#"{"device_id": "d3", "readings": {"flow_rate": 1.5, "note": "x"}}"#);
         assert_eq!(nested.reading.channels.get("flow_rate"), Some(1.5));
+    }
+
+    #[test]
+    fn own_name_of_a_channel_outranks_its_older_ones() {
+        let both = parse(r#"{"pressure_psi": 1, "pressure_upstream": 2, "flow_rate_lpm": 3}"#);
+        assert_eq!(both.reading.channels.get("pressure_upstream"), Some(2.0));
+        assert_eq!(both.reading.channels.get("flow_rate"), Some(3.0));
+        assert_eq!(both.reading.channels.len(), 2);
+    }
+
+    #[test]
+    fn channels_beyond_the_limits_are_left_out() {
+        let members: Vec<_> = (0..100).map(|i| alloc::format!("\"c{i}\": {i}")).collect();
+        let many = parse(&alloc::format!("{{{}}}", members.join(", ")));
+        assert_eq!(many.reading.channels.len(), MAX_CHANNELS);
+        let long = parse(&alloc::format!(
+            "{{\"{}\": 1}}",
+            "c".repeat(MAX_CHANNEL_BYTES + 1)
+        ));
+        assert!(long.reading.channels.is_empty());
     }
 
     #[test]

@@ -14,9 +14,9 @@ pub const MAX_FILE_BYTES: u64 = 8 << 20;
 pub const MAX_CHAIN: usize = 8;
 
 /// Mode of files that hold a private key.
-pub(crate) const PRIVATE_MODE: u32 = 0o600;
+pub const PRIVATE_MODE: u32 = 0o600;
 /// Mode of files that anyone may read.
-pub(crate) const PUBLIC_MODE: u32 = 0o644;
+pub const PUBLIC_MODE: u32 = 0o644;
 
 /// A file could not be used; the message names the file and, where there is one, the fix.
 #[derive(Debug, thiserror::Error)]
@@ -165,8 +165,9 @@ fn read_open(file: File, path: &Path) -> Result<Vec<u8>, FileError> {
 
 /// Writes a file with `mode`, so that a reader sees the old content or the new and never a part.
 ///
-/// Without `replace`, the name is taken with `create_new` first: of two writers, one fails.
-pub(crate) fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<(), FileError> {
+/// The bytes are on the disk, and the name in its folder, when this returns. Without `replace`,
+/// the name is taken with `create_new` first: of two writers, one fails.
+pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> Result<(), FileError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.into() },
         _ => FileError::Write {

@@ -197,12 +197,12 @@ pub fn classify(error: &(dyn Error + 'static)) -> Reason {
 }
 
 /// Why a handshake failed, as a client sees it: whether it refused the server, or the server its
-/// certificate.
+/// certificate. `None` when nothing in the chain of errors is about TLS.
 #[must_use]
-pub fn classify_as_client(error: &(dyn Error + 'static)) -> Reason {
-    match tls_error(error) {
-        Some(rustls::Error::InvalidCertificate(_)) => Reason::TlsServerRejected,
-        Some(rustls::Error::AlertReceived(alert)) => match alert {
+pub fn classify_as_client(error: &(dyn Error + 'static)) -> Option<Reason> {
+    Some(match tls_error(error)? {
+        rustls::Error::InvalidCertificate(_) => Reason::TlsServerRejected,
+        rustls::Error::AlertReceived(alert) => match alert {
             AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
                 Reason::TlsNoCertificate
             }
@@ -212,7 +212,7 @@ pub fn classify_as_client(error: &(dyn Error + 'static)) -> Reason {
             _ => Reason::TlsHandshake,
         },
         _ => Reason::TlsHandshake,
-    }
+    })
 }
 
 fn of_certificate(error: &CertificateError) -> Reason {

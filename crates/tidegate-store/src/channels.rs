@@ -1,10 +1,10 @@
 //! How measured values are stored: an array of numbers, and the channels' names once per layout.
 //!
-//! `[45.0,45.0,40.1,60.2,55.3]` with the layout `["flow_rate","gate_a_position",…]`. Text, because
-//! the `sqlite3` tool and its JSON functions then read it without us (view `reading_values`), and
-//! because it is the smaller form for what sensors send: five channels with two decimals take 31
-//! bytes, as 64-bit floats 40, with their names 137. Numbers have the shortest digits that read
-//! back bit for bit.
+//! `[40.21,45.0,45.0,55.11,60.01]` with the layout `["flow_rate","gate_a_position",…]`. Text,
+//! because the `sqlite3` tool and its JSON functions then read it without us (view
+//! `reading_values`), and because it is the smaller form for what sensors send: these five numbers
+//! take 29 bytes, as 64-bit floats 40, with their names 119. Numbers of full precision take up to
+//! twice the floats' room. Numbers have the shortest digits that read back bit for bit.
 
 use compact_str::CompactString;
 use rusqlite::Transaction;
@@ -169,7 +169,15 @@ mod tests {
 
     #[test]
     fn values_come_back_bit_for_bit() {
-        let extremes = [0.1 + 0.2, 5e-324, f64::MAX, -0.0, 1.0 / 3.0, 1e16, 123_456_789.123_456_79];
+        let extremes = [
+            0.1 + 0.2,
+            5e-324,
+            f64::MAX,
+            -0.0,
+            1.0 / 3.0,
+            1e16,
+            123_456_789.123_456_79,
+        ];
         for value in extremes {
             let before = channels(&[("a", value), ("b \"quoted\", é", -value)]);
             let mut text = String::new();

@@ -162,7 +162,6 @@ impl EventIds {
 
     /// The next number; never 0.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "an iterator would promise an end and need `mut`")]
     pub fn next(&self) -> i64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }
@@ -225,7 +224,11 @@ impl Serialize for Event {
     }
 }
 
-fn entry<M: SerializeMap>(map: &mut M, name: &str, value: Option<impl Serialize>) -> Result<(), M::Error> {
+pub(crate) fn entry<M: SerializeMap>(
+    map: &mut M,
+    name: &str,
+    value: Option<impl Serialize>,
+) -> Result<(), M::Error> {
     value.map_or(Ok(()), |value| map.serialize_entry(name, &value))
 }
 
@@ -301,7 +304,10 @@ mod tests {
     #[test]
     fn serialised_event_leaves_out_what_is_absent() {
         let text = serde_json::to_string(&event()).unwrap();
-        assert!(text.starts_with(r#"{"id":0,"at_us":1,"outcome":"blocked","reason":"bad_mac","topic":"""#), "{text}");
+        assert!(
+            text.starts_with(r#"{"id":0,"at_us":1,"outcome":"blocked","reason":"bad_mac","topic":"""#),
+            "{text}"
+        );
         assert!(!text.contains("score") && !text.contains("null"), "{text}");
     }
 }

@@ -31,7 +31,9 @@ pub mod writer;
 
 mod channels;
 mod lock;
+mod opening;
 mod replay;
+mod rows;
 mod schema;
 mod wal;
 

@@ -32,7 +32,11 @@ impl WriterLock {
                 .map_err(|source| StoreError::io(&path, "create", source))?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: database.to_owned() }),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(StoreError::InUse {
+                        path: database.to_owned(),
+                    });
+                }
                 Err(TryLockError::Error(source)) => return Err(StoreError::io(&path, "lock", source)),
             }
             // The former holder may have deleted the file between our open and our lock; then the
@@ -41,7 +45,9 @@ impl WriterLock {
                 return Ok(Self { path, _file: file });
             }
         }
-        Err(StoreError::InUse { path: database.to_owned() })
+        Err(StoreError::InUse {
+            path: database.to_owned(),
+        })
     }
 }
 
@@ -76,7 +82,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("tidegate.db");
         let first = WriterLock::acquire(&database).unwrap();
-        assert!(matches!(WriterLock::acquire(&database), Err(StoreError::InUse { .. })));
+        assert!(matches!(
+            WriterLock::acquire(&database),
+            Err(StoreError::InUse { .. })
+        ));
         drop(first);
         drop(WriterLock::acquire(&database).unwrap());
         assert!(!crate::beside(&database, ".lock").exists());

@@ -169,7 +169,11 @@ mod tests {
     use tidegate_envelope::time::Timestamp;
 
     fn blocked(at_ms: i64, reason: Reason) -> Event {
-        Event::new(Timestamp::from_micros(at_ms * 1_000), Outcome::Blocked, Some(reason))
+        Event::new(
+            Timestamp::from_micros(at_ms * 1_000),
+            Outcome::Blocked,
+            Some(reason),
+        )
     }
 
     fn recorder() -> Recorder {

@@ -30,10 +30,12 @@ CREATE TABLE layouts (
     names TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- channels is a JSON array where layout names its members, and else a JSON object.
+-- channels is a JSON array where layout names its members, and else a JSON object. device is
+-- absent for an unsigned message of nobody registered, and only then may zone be there.
 CREATE TABLE readings (
     id INTEGER PRIMARY KEY,
-    device INTEGER NOT NULL REFERENCES devices (number),
+    device INTEGER REFERENCES devices (number),
+    zone TEXT,
     timestamp INTEGER,
     received INTEGER NOT NULL,
     boot INTEGER,
@@ -47,12 +49,12 @@ CREATE TABLE readings (
 CREATE INDEX readings_by_device ON readings (device);
 
 CREATE VIEW reading_values AS
-SELECT readings.id, devices.id AS device, timestamp, received, boot, sequence, protected, status,
+SELECT readings.id, devices.id AS device, zone, timestamp, received, boot, sequence, protected, status,
        CASE WHEN layout IS NULL THEN entry.key
             ELSE json_extract(names, '$[' || entry.key || ']') END AS channel,
        entry.value AS value
 FROM readings
-JOIN devices ON devices.number = readings.device
+LEFT JOIN devices ON devices.number = readings.device
 LEFT JOIN layouts ON layouts.number = readings.layout
 JOIN json_each(channels) AS entry;
 
@@ -123,7 +125,10 @@ fn version(connection: &Connection, path: &Path) -> Result<i32, StoreError> {
             });
         }
         if version < 1 || tables == 0 {
-            return Err(StoreError::damaged(path, format!("schema version {version} with {tables} tables")));
+            return Err(StoreError::damaged(
+                path,
+                format!("schema version {version} with {tables} tables"),
+            ));
         }
         return Ok(version);
     }
@@ -176,7 +181,11 @@ pub(crate) fn require_current(connection: &Connection, path: &Path) -> Result<()
 }
 
 /// Checks the page structure of one table and its indexes, or of the whole file.
-pub(crate) fn quick_check(connection: &Connection, path: &Path, table: Option<&str>) -> Result<(), StoreError> {
+pub(crate) fn quick_check(
+    connection: &Connection,
+    path: &Path,
+    table: Option<&str>,
+) -> Result<(), StoreError> {
     let sql = match table {
         Some(table) => format!("PRAGMA quick_check({table})"),
         None => "PRAGMA quick_check(1)".to_owned(),

@@ -28,7 +28,9 @@ impl Totals {
 
     /// All counts that are not zero, in a fixed order.
     pub fn iter(&self) -> impl Iterator<Item = (Outcome, Option<Reason>, u64)> {
-        self.0.iter().map(|(&(outcome, reason), &count)| (outcome, reason, count))
+        self.0
+            .iter()
+            .map(|(&(outcome, reason), &count)| (outcome, reason, count))
     }
 
     /// Counts `count` more.

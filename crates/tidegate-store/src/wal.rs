@@ -129,8 +129,10 @@ mod tests {
         let path = folder.path().join("a.db");
         let connection = Connection::open(&path).unwrap();
         connection
-            .execute_batch("PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; CREATE TABLE t (x); CREATE TABLE u (x);
-                            PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0")
+            .execute_batch(
+                "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; CREATE TABLE t (x); CREATE TABLE u (x);
+                            PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_autocheckpoint = 0",
+            )
             .unwrap();
         for _ in 0..transactions {
             connection
@@ -158,10 +160,16 @@ mod tests {
     #[test]
     fn torn_last_transaction_is_sound() {
         let log = log_of(4);
-        for cut in [log.len() - 1, log.len() - FRAME_BYTES, log.len() - FRAME_BYTES - 1, 40, 7] {
+        for cut in [
+            log.len() - 1,
+            log.len() - FRAME_BYTES,
+            log.len() - FRAME_BYTES - 1,
+            40,
+            7,
+        ] {
             assert_eq!(inspected(&log[..cut]), Log::Sound, "cut at {cut}");
         }
-        let mut flipped = log.clone();
+        let mut flipped = log;
         let first_frame_of_last = HEADER_BYTES + 6 * FRAME_BYTES;
         flipped[first_frame_of_last + 100] ^= 1;
         assert_eq!(inspected(&flipped), Log::Sound);

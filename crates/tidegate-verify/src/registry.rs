@@ -182,7 +182,7 @@ impl Registry {
         };
         for (position, device) in devices.iter().enumerate() {
             let index = DeviceIndex(u32::try_from(position).expect("a registry has fewer than 2^32 devices"));
-            let mut insert = |map: &mut HashMap<_, _>, what, name: &str| {
+            let insert = |map: &mut HashMap<_, _>, what, name: &str| {
                 let duplicate = || RegistryError::Duplicate {
                     what,
                     name: name.to_owned(),

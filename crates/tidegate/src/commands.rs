@@ -12,6 +12,7 @@ pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod readings;
 pub(crate) mod sensor;
+mod table;
 pub(crate) mod up;
 pub(crate) mod verify;
 

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Every channel is bounded. A full gate or released channel slows the senders down (MQTT's own
-//! flow control carries that to the devices); only records of refused messages are dropped when
-//! full, and counted, so that an attacker cannot slow anybody.
+//! flow control carries that to the devices); only rows about refused messages are left out of the
+//! database when there are too many, and counted, so that an attacker cannot slow anybody.
 
 mod describe;
 mod detect;
@@ -32,7 +32,7 @@ use tidegate_broker::{Disposition, Gate, Incoming, SecurityEvent};
 use tidegate_detect::detector::Detector;
 use tidegate_envelope::principal::Principal;
 use tidegate_serve::hub::Hub;
-use tidegate_store::Store;
+use tidegate_store::writer::Store;
 use tidegate_verify::delivery::{Delivery, SessionId};
 use tidegate_verify::guard::ReplayGuard;
 use tidegate_verify::registry::Registry;
@@ -98,13 +98,12 @@ pub(crate) struct Arrival<'a> {
 pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
     let (gate_sender, candidates) = mpsc::channel(GATE_QUEUE);
     let (released_sender, released) = mpsc::channel(RELEASED_QUEUE);
-    let (journal, records) = Journal::new(parts.hub, parts.store.event_ids(), gate_sender.clone());
+    let journal = Journal::new(parts.hub, parts.store.recorder(), &gate_sender);
 
     let gate = gate::Gate {
         guard: parts.guard,
         store: parts.store,
         candidates,
-        records,
         released: released_sender,
         journal: journal.clone(),
         registry: Arc::clone(&parts.registry),

@@ -7,6 +7,7 @@ use crate::level::Level;
 use crate::pipeline::{self, Parts, Pipeline, Threads};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_detect::detector::Detector;
@@ -17,7 +18,9 @@ use tidegate_serve::hub::{DeviceOptions, Hub, HubOptions, ZoneOptions};
 use tidegate_serve::protocol::Totals;
 use tidegate_serve::server::Server;
 use tidegate_store::event::Outcome;
-use tidegate_store::{EventQuery, Reader, Retention, Store, StoreOptions};
+use tidegate_store::maintenance::Retention;
+use tidegate_store::reader::{EventQuery, Order, Reader};
+use tidegate_store::writer::{Options, Store};
 use tidegate_verify::guard::{GuardPolicy, ReplayGuard};
 use tidegate_verify::log::ReplayLog;
 use tidegate_verify::registry::Registry;
@@ -27,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Events of earlier runs that the page shows at its start.
-const RECENT_EVENTS: u32 = 200;
+const RECENT_EVENTS: u64 = 200;
 
 /// A running pipeline with its web server, before anything feeds it.
 pub(crate) struct Runtime {
@@ -121,10 +124,12 @@ pub(crate) async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener
 
 fn open_store(config: &Config, registry: &Registry) -> Result<Store> {
     let devices: Vec<_> = registry.devices().iter().map(|device| device.id.clone()).collect();
-    let options = StoreOptions {
-        retention: Retention { max_age: config.retention.max_age, max_bytes: config.retention.max_bytes },
+    let retention = Retention {
+        max_age: Some(config.retention.max_age),
+        max_bytes: Some(config.retention.max_bytes),
     };
-    Store::open(&config.files.database(), &devices, options).context("cannot open the database")
+    let options = Options { retention, ..Options::default() };
+    Store::open(&config.files.database(), &devices, &options).context("cannot open the database")
 }
 
 fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
@@ -157,9 +162,15 @@ fn hub_options(
             ZoneOptions { id: zone.id.clone(), name: zone.name.clone(), devices }
         })
         .collect();
-    let mut recent = reader.events(&EventQuery { limit: RECENT_EVENTS, ..EventQuery::default() })?;
+    let mut recent = Vec::new();
+    let newest = EventQuery { limit: Some(RECENT_EVENTS), order: Order::NewestFirst, ..EventQuery::default() };
+    reader.events(&newest, |event| {
+        recent.push(event);
+        ControlFlow::Continue(())
+    })?;
     recent.reverse();
-    let count = |outcome| store.totals().iter().filter(|total| total.outcome == outcome).map(|total| total.count).sum();
+    let totals = store.totals();
+    let flagged = totals.of(Outcome::Flagged);
     Ok(HubOptions {
         site: config.site.clone(),
         level: config.level.name().into(),
@@ -167,9 +178,9 @@ fn hub_options(
         layers: layers(config.level),
         zones,
         totals: Totals {
-            accepted: count(Outcome::Accepted),
-            flagged: count(Outcome::Flagged),
-            blocked: count(Outcome::Blocked),
+            accepted: totals.of(Outcome::Accepted).saturating_sub(flagged),
+            flagged,
+            blocked: totals.of(Outcome::Blocked),
             got_in: 0,
         },
         recent,

@@ -1,1 +1,15 @@
 //! Tests against a live broker over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "tests state their expectations by unwrapping")]
+
+mod access;
+mod acknowledge;
+mod client;
+mod deliver;
+mod hostile;
+mod identities;
+mod interop;
+mod serve;
+mod sessions;
+mod stop;
+mod wills;

@@ -14,6 +14,8 @@ use rand_distr::StandardNormal;
 
 /// Features per split.
 const FEATURES: usize = 3;
+/// Values closer together than this are one value: features are of size 1.
+const SMALLEST_RANGE: f32 = 1e-6;
 
 /// `Σ weight·row[feature] > threshold` goes right.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,8 +89,12 @@ impl Split for ObliqueSplit {
     }
 }
 
-/// Standard deviation.
+/// Standard deviation; exactly 0 where all values are the same, which rounding would miss.
 fn spread(values: impl Iterator<Item = f32> + Clone) -> f32 {
+    let (low, high) = bounds(values.clone());
+    if high - low < SMALLEST_RANGE {
+        return 0.0;
+    }
     let count = values.clone().count() as f32;
     let mean = values.clone().sum::<f32>() / count;
     (values.map(|value| (value - mean).powi(2)).sum::<f32>() / count).sqrt()

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
-use tidegate_envelope::json::Document;
+use tidegate_envelope::json::{Document, MAX_PAYLOAD_BYTES, Malformed};
 use tidegate_envelope::json_v1;
 use tidegate_envelope::key::MacKey;
 use tidegate_envelope::reason::Reason;
@@ -42,7 +42,11 @@ fn judge(payload: &[u8], key: &MacKey) -> (&'static str, Option<String>, Option<
         Some(_) => "bad_mac",
     };
     let mac = key.mac(&canonical).to_string();
-    (verdict, Some(String::from_utf8(canonical).unwrap()), Some(mac))
+    (
+        verdict,
+        Some(String::from_utf8(canonical).expect("the canonical form is ASCII")),
+        Some(mac),
+    )
 }
 
 #[test]
@@ -93,5 +97,13 @@ fn everything_that_parsers_could_read_differently_is_refused() {
     assert!(Document::parse(nested(8).as_bytes()).is_err());
     assert!(Document::parse("[".repeat(60_000).as_bytes()).is_err());
     assert!(Document::parse("{\"a\":".repeat(13_000).as_bytes()).is_err());
-    assert!(Document::parse(&[b' '; 65_537]).is_err());
+    for levels in [9, 1_000, 30_000, 100_000] {
+        assert!(Document::parse(nested(levels).as_bytes()).is_err());
+    }
+    let of_length = |bytes: usize| format!("{{\"a\": \"{}\"}}", "x".repeat(bytes - 9));
+    assert!(Document::parse(of_length(MAX_PAYLOAD_BYTES).as_bytes()).is_ok());
+    assert_eq!(
+        Document::parse(of_length(MAX_PAYLOAD_BYTES + 1).as_bytes()).unwrap_err(),
+        Malformed::TooLong(MAX_PAYLOAD_BYTES + 1)
+    );
 }

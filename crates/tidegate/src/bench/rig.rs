@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_envelope::id::MessageDeviceId;
 use tidegate_pki::tls::{ClientTls, client_config};
+use tidegate_store::event::Outcome;
+use tidegate_store::reader::Reader;
 
 /// How long a part may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -86,6 +88,30 @@ impl Rig {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start mosquitto_sub; install it with `apt-get install mosquitto-clients`")
+    }
+
+    /// Waits until the broker has `mosquitto_sub`'s subscription.
+    pub(super) async fn wait_for_subscriber(&self) -> Result<()> {
+        // Mosquitto has no way to ask; a TLS handshake and a SUBSCRIBE take a few milliseconds.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(())
+    }
+
+    /// How many readings the database holds.
+    pub(super) fn stored_readings(&self) -> Result<u64> {
+        let reader = Reader::open(&self.config.files.database())?;
+        Ok(reader.totals()?.of(Outcome::Accepted))
+    }
+
+    /// Removes the database, so that the next round starts from nothing.
+    pub(super) fn forget_data(&self) -> Result<()> {
+        for suffix in ["", "-wal", "-shm"] {
+            let path = self.config.files.data.join(format!("tidegate.db{suffix}"));
+            if path.exists() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Opens a connection for every device.

@@ -48,7 +48,7 @@ impl Broker {
             let running = tokio::spawn(broker.run(stop.clone()));
             runtime::asked_to_stop().await?;
             stop.cancel();
-            running.await??;
+            running.await?;
             Ok(ExitCode::SUCCESS)
         })
     }

@@ -68,7 +68,7 @@ impl Up {
         tokio::select! {
             asked = runtime::asked_to_stop() => asked?,
             ended = &mut broker => {
-                ended??;
+                ended?;
                 anyhow::bail!("the broker ended by itself");
             }
         }
@@ -78,7 +78,7 @@ impl Up {
             if let Some(demo) = demo {
                 demo.await?.context("the simulated sensors ended")?;
             }
-            broker.await??;
+            broker.await?;
             runtime.finish().await
         };
         tokio::time::timeout(runtime::STOP_WITHIN, finish).await.context("did not stop within 10 s")??;

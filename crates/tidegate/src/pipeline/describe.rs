@@ -24,14 +24,14 @@ pub(super) struct Origin {
 
 /// A refused message.
 pub(super) fn refused(registry: &Registry, refusal: &Refusal, origin: &Origin, now: Timestamp) -> Event {
-    let mut event = Event::new(Outcome::Blocked, now);
+    let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(refusal.reason);
     event.also.clone_from(&refusal.also);
     event.detail.clone_from(&refusal.detail);
     place(&mut event, registry, refusal.device);
     from(&mut event, origin);
     event.raw = Some(origin.payload.to_vec());
-    event.cleaned()
+    event
 }
 
 /// An accepted reading, flagged or not.
@@ -45,7 +45,7 @@ pub(super) fn accepted(
     let message = &admission.get().message;
     let flagged = assessment.is_some_and(|assessment| assessment.flagged);
     let outcome = if flagged { Outcome::Flagged } else { Outcome::Accepted };
-    let mut event = Event::new(outcome, message.received_at);
+    let mut event = Event::new(message.received_at, outcome, None);
     place(&mut event, registry, message.device);
     from(&mut event, origin);
     if event.zone.is_none() {
@@ -54,7 +54,7 @@ pub(super) fn accepted(
     let reading = &message.reading;
     event.protected = protected;
     event.sequence = reading.sequence.map(|sequence| sequence.get());
-    event.boot = reading.boot.map(|boot| boot.0);
+    event.boot = reading.boot;
     event.timestamp = reading.timestamp;
     event.status = reading.status.to_string();
     event.channels = reading.channels.clone();
@@ -69,7 +69,7 @@ pub(super) fn accepted(
         event.reason = Some(Reason::Anomaly);
         event.raw = Some(origin.payload.to_vec());
     }
-    event.cleaned()
+    event
 }
 
 /// What is worth showing about an accepted message.
@@ -80,7 +80,7 @@ pub(super) fn notices<'a>(
 ) -> impl Iterator<Item = Event> + 'a {
     let admission = admission.get();
     admission.notices.iter().map(move |notice| {
-        let mut event = Event::new(Outcome::Notice, admission.message.received_at);
+        let mut event = Event::new(admission.message.received_at, Outcome::Notice, None);
         place(&mut event, registry, admission.message.device);
         from(&mut event, origin);
         event.sequence = admission.message.reading.sequence.map(|sequence| sequence.get());
@@ -100,7 +100,7 @@ pub(super) fn notices<'a>(
         };
         event.reason = Some(reason);
         event.detail = detail;
-        event.cleaned()
+        event
     })
 }
 
@@ -111,16 +111,16 @@ pub(super) fn storage_unavailable(
     origin: &Origin,
     now: Timestamp,
 ) -> Event {
-    let mut event = Event::new(Outcome::Blocked, now);
+    let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(Reason::StorageUnavailable);
     event.detail = format!("{messages} messages were not accepted: {error}");
     from(&mut event, origin);
-    event.cleaned()
+    event
 }
 
 /// What the broker saw of a connection.
 pub(super) fn security(observed: &SecurityEvent, now: Timestamp) -> Event {
-    let mut event = Event::new(Outcome::Blocked, now);
+    let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(observed.reason);
     if let Some(Principal::Certificate { id, .. }) = &observed.principal {
         event.device = Some(id.clone());
@@ -134,15 +134,15 @@ pub(super) fn security(observed: &SecurityEvent, now: Timestamp) -> Event {
     if observed.left_out > 0 {
         event.detail = format!("{} (and {} more like it)", event.detail, observed.left_out);
     }
-    event.cleaned()
+    event
 }
 
 /// Another origin's page, or a request under a foreign host name, at the web server's door.
 pub(crate) fn origin_denied(detail: String, now: Timestamp) -> Event {
-    let mut event = Event::new(Outcome::Blocked, now);
+    let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(Reason::OriginDenied);
     event.detail = detail;
-    event.cleaned()
+    event
 }
 
 fn place(event: &mut Event, registry: &Registry, device: Option<DeviceIndex>) {

@@ -11,8 +11,7 @@ use crate::clock;
 use std::sync::Arc;
 use tidegate_broker::Disposition;
 use tidegate_envelope::reason::Reason;
-use tidegate_store::Store;
-use tidegate_store::event::Event;
+use tidegate_store::writer::Store;
 use tidegate_verify::guard::{Admission, Outcome, ReplayGuard};
 use tidegate_verify::registry::Registry;
 use tidegate_verify::stage::{Fresh, Verified};
@@ -40,7 +39,6 @@ pub(super) struct Gate {
     pub(super) guard: ReplayGuard,
     pub(super) store: Store,
     pub(super) candidates: mpsc::Receiver<Candidate>,
-    pub(super) records: mpsc::Receiver<Arc<Event>>,
     pub(super) released: mpsc::Sender<Released>,
     pub(super) journal: Journal,
     pub(super) registry: Arc<Registry>,
@@ -67,10 +65,8 @@ impl Gate {
                     Err(_) => break,
                 }
             }
-            self.collect_records();
             self.close(&mut group);
         }
-        self.collect_records();
         self.flush();
         self.store
     }
@@ -86,16 +82,6 @@ impl Gate {
                 drop(answer.send(Disposition::Refused(refusal.reason)));
                 self.journal.publish(describe::refused(&self.registry, &refusal, &origin, now));
             }
-        }
-    }
-
-    fn collect_records(&mut self) {
-        while let Ok(event) = self.records.try_recv() {
-            self.store.record(event);
-        }
-        let dropped = self.journal.take_dropped();
-        if dropped > 0 {
-            tracing::warn!(dropped, "events shown but not kept: more came than the disk takes");
         }
     }
 

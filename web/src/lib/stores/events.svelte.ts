@@ -2,7 +2,7 @@
 
 import { kindOf } from '../format';
 import type { EventView } from '../protocol';
-import { inTab, matches, parseQuery, searchable, type Tab } from './filter';
+import { inTab, matches, parseQuery, searchable, type Tab, type ZoneName } from './filter';
 import { Groups, type Group } from './groups';
 
 /** Lines kept that need attention; accepted messages have their own room and never push these out. */
@@ -36,8 +36,9 @@ export class EventList {
   /** The number of the newest event heard of. */
   newest: number | null = null;
 
-  #attention = new Groups(ATTENTION_LINES);
-  #accepted = new Groups(ACCEPTED_LINES);
+  #zoneName: ZoneName;
+  #attention: Groups;
+  #accepted: Groups;
   #serial = 0;
   #frozenAt = 0;
   #holds = new Set<Hold>();
@@ -47,6 +48,12 @@ export class EventList {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #drawnAt = -Infinity;
   #accepted_ms = -Infinity;
+
+  constructor(zoneName: ZoneName = () => '') {
+    this.#zoneName = zoneName;
+    this.#attention = new Groups(ATTENTION_LINES, zoneName);
+    this.#accepted = new Groups(ACCEPTED_LINES, zoneName);
+  }
 
   /**
    * Takes new events, oldest first; what is already here is left out. Numbered events are known by
@@ -181,7 +188,7 @@ export class EventList {
   }
 
   #shows(event: EventView): boolean {
-    return inTab(this.tab, kindOf(event)) && matches(this.#query, searchable(event));
+    return inTab(this.tab, kindOf(event)) && matches(this.#query, searchable(event, this.#zoneName));
   }
 
   #matching(): Group[] {

@@ -87,8 +87,12 @@ export function inTab(tab: Tab, kind: Kind): boolean {
   return kind === tab;
 }
 
-/** What a search finds in one event. */
-export function searchable(event: EventView): Searchable {
+/** A zone's name for people, or nothing where it is not known. */
+export type ZoneName = (id: string | null) => string;
+
+/** What a search finds in one event: of its zone, both the name that people see and the id. */
+export function searchable(event: EventView, zoneName: ZoneName = () => ''): Searchable {
+  const zone = [event.zone, zoneName(event.zone)].filter(Boolean).join('\n');
   const parts = [
     KINDS[kindOf(event)],
     event.reason,
@@ -96,7 +100,7 @@ export function searchable(event: EventView): Searchable {
     event.sentence,
     event.detail,
     event.device,
-    event.zone,
+    zone,
     event.topic,
     event.source,
   ];
@@ -104,7 +108,7 @@ export function searchable(event: EventView): Searchable {
     any: parts.filter(Boolean).join('\n').toLowerCase(),
     device: (event.device ?? '').toLowerCase(),
     reason: [event.reason, ...event.also].join('\n').toLowerCase(),
-    zone: (event.zone ?? '').toLowerCase(),
+    zone: zone.toLowerCase(),
     source: (event.source ?? '').toLowerCase(),
     score: event.score,
   };

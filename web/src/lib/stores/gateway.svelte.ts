@@ -80,6 +80,11 @@ export class Gateway {
     if (this.seconds.newest !== before) this.#nextSecond();
   }
 
+  /** A zone's name for people, or nothing where there is no such zone. */
+  zoneName(id: string | null): string {
+    return this.zones.find((zone) => zone.id === id)?.name ?? '';
+  }
+
   /** A channel's last values, one a second. */
   trace(zone: string, channel: string): readonly (number | null)[] {
     return this.#traces.get(`${zone}\u0000${channel}`)?.values() ?? [];

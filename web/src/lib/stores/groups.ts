@@ -2,7 +2,7 @@
 
 import { kindOf, type Kind } from '../format';
 import type { EventView } from '../protocol';
-import { searchable, type Searchable } from './filter';
+import { searchable, type Searchable, type ZoneName } from './filter';
 
 /** How many of a group's events are kept to be opened; its count goes on. */
 export const SAMPLES = 8;
@@ -33,10 +33,12 @@ export function groupKey(event: EventView): string {
 /** The newest groups, at most `limit`; the oldest goes when a new one finds no room. */
 export class Groups {
   #limit: number;
+  #zoneName: ZoneName | undefined;
   #groups = new Map<string, Group>();
 
-  constructor(limit: number) {
+  constructor(limit: number, zoneName?: ZoneName) {
     this.#limit = limit;
+    this.#zoneName = zoneName;
   }
 
   get size(): number {
@@ -56,7 +58,7 @@ export class Groups {
     const key = groupKey(event);
     const found = this.#groups.get(key);
     if (found) {
-      join(found, event);
+      join(found, event, this.#zoneName);
       return found;
     }
     const group: Group = {
@@ -67,7 +69,7 @@ export class Groups {
       first_ms: event.t_ms,
       last_ms: event.t_ms,
       samples: [event],
-      search: searchable(event),
+      search: searchable(event, this.#zoneName),
     };
     this.#groups.set(key, group);
     if (this.#groups.size > this.#limit) {
@@ -83,7 +85,7 @@ export class Groups {
   }
 }
 
-function join(group: Group, event: EventView): void {
+function join(group: Group, event: EventView, zoneName?: ZoneName): void {
   group.count += 1;
   group.first_ms = Math.min(group.first_ms, event.t_ms);
   group.last_ms = Math.max(group.last_ms, event.t_ms);
@@ -91,7 +93,7 @@ function join(group: Group, event: EventView): void {
   if (group.samples.length > SAMPLES) group.samples.shift();
   if (event.score !== null) group.search.score = Math.min(group.search.score ?? event.score, event.score);
   if (group.search.any.length < SEARCHED) {
-    const more = searchable(event);
+    const more = searchable(event, zoneName);
     if (!group.search.any.includes(more.any)) group.search.any += `\n${more.any}`.slice(0, SEARCHED);
     if (!group.search.source.includes(more.source)) group.search.source += `\n${more.source}`;
   }

@@ -24,7 +24,7 @@ export class Stream {
   /** Messages that were not understood and left out. */
   unreadable = $state(0);
   readonly gateway = new Gateway();
-  readonly events = new EventList();
+  readonly events = new EventList((id) => this.gateway.zoneName(id));
   #socket: StreamSocket;
   #greeted = false;
 

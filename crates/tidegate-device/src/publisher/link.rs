@@ -1,0 +1,295 @@
+//! The connection of one publisher: made, lost and made again, by one task.
+
+use super::backoff::{Backoff, STABLE_AFTER};
+use super::event::{Event, Events};
+use super::queue::{Entry, Queue};
+use super::{CloseRequest, MAX_PAYLOAD_BYTES, PublisherConfig};
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use rand::rngs::StdRng;
+use rumqttc::{
+    AsyncClient, ConnectionError, DisconnectProperties, DisconnectReasonCode, EventLoop, Incoming,
+    MqttOptions, PubAckReason, PublishNoticeError, PublishOptions, PublishResult, StateError,
+    TlsConfiguration, Transport,
+};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+use tidegate_pki::tls::classify_as_client;
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant};
+use tracing::debug;
+
+/// The broker keeps the session this long after a lost connection, so that a message which it took
+/// and whose acknowledgement was lost is known as a redelivery when it comes again.
+const SESSION_EXPIRY_S: u32 = 300;
+/// Largest packet taken from the broker; it sends only acknowledgements.
+const MAX_INCOMING_BYTES: u32 = 4_096;
+/// How long the farewell may take after the last acknowledgement.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+type Outcome = (Entry, Result<PublishResult, PublishNoticeError>);
+type Notices = FuturesUnordered<BoxFuture<'static, Outcome>>;
+
+/// Everything that the task owns beside the event loop.
+pub(super) struct Link {
+    options: MqttOptions,
+    topic: String,
+    in_flight: usize,
+    queue: Arc<Queue>,
+    events: Events,
+    notices: Notices,
+    backoff: Backoff,
+    random: StdRng,
+    /// Since when there is a connection.
+    connected: Option<Instant>,
+}
+
+impl Link {
+    pub(super) fn new(config: &PublisherConfig, queue: Arc<Queue>, events: Events) -> Self {
+        let address = (config.broker.host.as_str(), config.broker.port);
+        let mut options = MqttOptions::new(config.device.as_str(), address);
+        let keep_alive_s = u16::try_from(config.keep_alive.as_secs())
+            .unwrap_or(u16::MAX)
+            .max(1);
+        options
+            .set_keep_alive(keep_alive_s)
+            .set_connect_timeout(config.connect_timeout)
+            .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
+            .set_outgoing_inflight_upper_limit(config.in_flight.max(1))
+            .set_max_packet_size(Some(MAX_INCOMING_BYTES))
+            // A session of an earlier process holds nothing for this one.
+            .set_clean_start(true);
+        if let Some(tls) = &config.broker.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(
+                tls,
+            ))));
+        }
+        Self {
+            options,
+            topic: config.topic.clone(),
+            in_flight: usize::from(config.in_flight.max(1)),
+            queue,
+            events,
+            notices: Notices::new(),
+            backoff: Backoff::default(),
+            random: rand::make_rng(),
+            connected: None,
+        }
+    }
+
+    /// Runs until it is closed, or the publisher is dropped.
+    pub(super) async fn run(mut self, mut close_requests: mpsc::Receiver<CloseRequest>) {
+        // Room for all that may be in flight, so that handing over a message never waits.
+        let builder = AsyncClient::builder(self.options.clone()).capacity(self.in_flight);
+        let (client, mut eventloop) = builder.build();
+        let mut closing: Option<CloseRequest> = None;
+        loop {
+            let pause = {
+                // `poll` is never dropped half-way: it may have written a part of a packet.
+                let poll = eventloop.poll();
+                tokio::pin!(poll);
+                loop {
+                    self.hand_over(&client);
+                    if closing.is_some() && self.is_done() {
+                        break None;
+                    }
+                    let deadline = closing.as_ref().map(|request| request.deadline);
+                    tokio::select! {
+                        biased;
+                        event = &mut poll => break Some(self.on_poll(event)),
+                        Some(outcome) = self.notices.next() => self.on_outcome(outcome),
+                        () = self.queue.filled.notified(), if self.may_send() => {}
+                        () = until(deadline) => break None,
+                        request = close_requests.recv(), if closing.is_none() => match request {
+                            Some(request) => closing = Some(request),
+                            None => return,
+                        },
+                    }
+                }
+            };
+            let Some(pause) = pause else { break };
+            if self.connected.is_some() {
+                // From now on a lost connection resumes its session.
+                eventloop.options.set_clean_start(false);
+            }
+            if let Some(wait) = pause
+                && !self.pause(wait, &mut close_requests, &mut closing).await
+            {
+                break;
+            }
+        }
+        self.say_farewell(&client, &mut eventloop).await;
+        if let Some(request) = closing {
+            // A caller that gave up waiting needs no answer.
+            let _ = request.left.send(self.queue.len() + self.notices.len());
+        }
+    }
+
+    /// Waits before the next attempt. `false` when there is no time left for one.
+    async fn pause(
+        &mut self,
+        wait: Duration,
+        close_requests: &mut mpsc::Receiver<CloseRequest>,
+        closing: &mut Option<CloseRequest>,
+    ) -> bool {
+        let end = Instant::now() + wait;
+        loop {
+            let deadline = closing.as_ref().map(|request| request.deadline);
+            if closing.is_some() && self.is_done() {
+                return false;
+            }
+            tokio::select! {
+                () = time::sleep_until(end) => return true,
+                () = until(deadline) => return false,
+                request = close_requests.recv(), if closing.is_none() => match request {
+                    Some(request) => *closing = Some(request),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// How long to wait before the next poll, if at all.
+    fn on_poll(&mut self, polled: Result<rumqttc::Event, ConnectionError>) -> Option<Duration> {
+        match polled {
+            Ok(rumqttc::Event::Incoming(Incoming::ConnAck(connack))) => {
+                // Messages that the broker does not know any more must be back in their place
+                // before a later one is sent.
+                while let Some(Some(outcome)) = self.notices.next().now_or_never() {
+                    self.on_outcome(outcome);
+                }
+                self.connected = Some(Instant::now());
+                self.events.emit(Event::Connected {
+                    resumed: connack.session_present,
+                });
+                None
+            }
+            Ok(_) => None,
+            Err(error) => {
+                let lasted = self.connected.take().map(|since| since.elapsed());
+                if lasted.is_some_and(|lasted| lasted >= STABLE_AFTER) {
+                    self.backoff.reset();
+                }
+                let retry_in = self.backoff.next_wait(&mut self.random);
+                let reason = classify_as_client(cause(&error));
+                let detail = chain(&error);
+                debug!(%detail, reason = reason.map(tracing::field::display), ?retry_in, "no connection");
+                self.events.emit(Event::Disconnected {
+                    reason,
+                    detail,
+                    retry_in,
+                });
+                Some(retry_in)
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, (entry, result): Outcome) {
+        match result {
+            Ok(PublishResult::Qos1(ack)) => match ack.reason {
+                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
+                    let after = entry.queued.elapsed();
+                    self.events.emit(Event::Acknowledged {
+                        sequence: entry.sequence,
+                        after,
+                    });
+                }
+                refused => {
+                    self.events.emit(Event::Refused {
+                        sequence: entry.sequence,
+                        code: refused as u8,
+                    });
+                }
+            },
+            // The session is gone and the broker never said that it has the message.
+            Ok(_) | Err(_) => self.queue.put_back(entry, &self.events),
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        self.connected.is_some() && self.notices.len() < self.in_flight
+    }
+
+    fn is_done(&self) -> bool {
+        self.notices.is_empty() && self.queue.len() == 0
+    }
+
+    /// Gives queued messages to the client, as many as may be in flight.
+    fn hand_over(&mut self, client: &AsyncClient) {
+        while self.may_send() {
+            let Some(entry) = self.queue.pop(&self.events) else {
+                return;
+            };
+            debug_assert!(entry.payload.len() <= MAX_PAYLOAD_BYTES);
+            let sent = client.try_publish_tracked(
+                self.topic.clone(),
+                entry.payload.clone(),
+                PublishOptions::at_least_once(),
+            );
+            match sent {
+                Ok(notice) => self
+                    .notices
+                    .push(async move { (entry, notice.wait_async().await) }.boxed()),
+                Err(error) => {
+                    debug!(%error, "the client takes no message now");
+                    self.queue.put_back(entry, &self.events);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn say_farewell(&mut self, client: &AsyncClient, eventloop: &mut EventLoop) {
+        if self.connected.is_none() {
+            return;
+        }
+        let properties = DisconnectProperties {
+            session_expiry_interval: Some(0),
+            reason_string: None,
+            user_properties: Vec::new(),
+            server_reference: None,
+        };
+        let normal = DisconnectReasonCode::NormalDisconnection;
+        let asked = if self.is_done() {
+            client.try_disconnect_with_properties(normal, properties)
+        } else {
+            client.try_disconnect_now()
+        };
+        if asked.is_ok() {
+            // The connection ends either way; a farewell that does not get through costs nothing.
+            drop(time::timeout(FAREWELL, async { while eventloop.poll().await.is_ok() {} }).await);
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The part of an error whose sources lead down to TLS. In TLS 1.3 the broker's refusal of our
+/// certificate comes where CONNACK was expected, and that error of the client names no source.
+fn cause(error: &ConnectionError) -> &(dyn Error + 'static) {
+    match error {
+        ConnectionError::MqttState(StateError::Deserialization(inner)) => inner,
+        other => other,
+    }
+}
+
+/// An error with everything below it. Layers that only repeat the one below are left out.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

@@ -1,0 +1,13 @@
+//! The program as its users run it: the real binary, real brokers, real sockets and files.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests state their expectations")]
+
+mod benches;
+mod compatible;
+mod first_run;
+mod hostile;
+mod levels;
+mod mosquitto;
+mod queries;
+mod restart;
+mod support;
+mod verify_command;

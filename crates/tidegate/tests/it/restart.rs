@@ -1,0 +1,70 @@
+//! Nothing accepted twice and nothing lost, across kill -9 and Ctrl-C.
+
+use crate::support::{Site, mtls, wait_for};
+use std::process::{Command, Stdio};
+
+fn client(site: &Site, program: &str, identity: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["-h", "localhost", "-p", &site.ports.mqtts.to_string(), "-q", "1", "--cafile", "certs/ca.pem"])
+        .args(["--cert", &format!("certs/{identity}.pem"), "--key", &format!("certs/{identity}-key.pem")])
+        .current_dir(site.path(""));
+    command
+}
+
+#[test]
+fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there() {
+    let site = Site::new("signed", "");
+    let running = site.start(&["up"]);
+    let key = site.key("device-001");
+    let own = [mtls("device-001"), vec!["--secret-file".into(), key.display().to_string()]].concat();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let topic = "hydroficient/grandmarina/device-001/sensors";
+
+    let tap = client(&site, "mosquitto_sub", "operator")
+        .args(["-t", topic, "-C", "1", "-N", "-W", "20"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut sequence = 0;
+    wait_for("the tap to see a message", || {
+        sequence += 1;
+        let first = sequence.to_string();
+        site.python_publish(site.ports.mqtts, 1, &[own.clone(), vec!["--first-sequence", &first]].concat());
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", tap.id())).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
+    let captured = tap.wait_with_output().unwrap().stdout;
+    assert!(!captured.is_empty());
+    let file = site.path("captured.json");
+    std::fs::write(&file, &captured).unwrap();
+    running.kill();
+
+    let running = site.start(&["up"]);
+    let replayed = client(&site, "mosquitto_pub", "device-001")
+        .args(["-t", topic, "-f", file.to_str().unwrap(), "-i", "thief"])
+        .status();
+    assert!(replayed.unwrap().success());
+    wait_for("the replay to be refused", || {
+        site.stored_events().iter().any(|event| event["reason"] == "replay" || event["reason"] == "stale")
+    });
+    assert_eq!(running.interrupt(), 0);
+    assert_eq!(site.stored_readings().len(), sequence);
+}
+
+#[test]
+fn restart_goes_on_with_its_totals() {
+    let site = Site::new("mtls", "");
+    let own = mtls("device-001");
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    for _ in 0..2 {
+        let running = site.start(&["up"]);
+        site.python_publish(site.ports.mqtts, 1, &[own.clone(), vec!["--count", "3"]].concat());
+        assert_eq!(running.interrupt(), 0);
+    }
+    let running = site.start(&["up"]);
+    let summary = crate::support::http_get(site.ports.page, "/api/v1/summary").unwrap();
+    let body: serde_json::Value = serde_json::from_str(summary.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(body["totals"]["accepted"], 6);
+    drop(running);
+}

@@ -1,0 +1,121 @@
+import { describe, expect, it } from 'vitest';
+import {
+  channelLabel,
+  channelUnit,
+  clock,
+  clockMs,
+  compact,
+  count,
+  counted,
+  duration,
+  kindOf,
+  levelLabel,
+  measure,
+  rate,
+  sequence,
+  visible,
+} from './format';
+
+describe('numbers', () => {
+  it.each([
+    [0, '0'],
+    [9_999, '9,999'],
+    [10_000, '10.0k'],
+    [99_949, '99.9k'],
+    [99_950, '100k'],
+    [999_499, '999k'],
+    [999_500, '1.00M'],
+    [4_560_000, '4.56M'],
+    [2_500_000_000, '2.50G'],
+    [Number.NaN, '–'],
+  ])('writes %d in little room as %s', (value, written) => {
+    expect(compact(value)).toBe(written);
+  });
+
+  it('separates thousands and agrees with its noun', () => {
+    expect(count(1_234_567)).toBe('1,234,567');
+    expect(counted(1, 'message')).toBe('1 message');
+    expect(counted(0, 'message')).toBe('0 messages');
+    expect(counted(2, 'entry', 'entries')).toBe('2 entries');
+  });
+
+  it('shows a slow rate with a decimal and a fast one without', () => {
+    expect(rate(0)).toBe('0');
+    expect(rate(0.3)).toBe('0.3');
+    expect(rate(9.94)).toBe('9.9');
+    expect(rate(9.96)).toBe('10');
+    expect(rate(5_001.4)).toBe('5,001');
+  });
+
+  it('gives a value the decimals that its size deserves', () => {
+    expect(measure(4.2)).toBe('4.20');
+    expect(measure(-61.256)).toBe('-61.26');
+    expect(measure(250)).toBe('250.0');
+    expect(measure(1_234.5)).toBe('1,235');
+    expect(measure(1e300)).toBe('1.00e+300');
+    expect(measure(Infinity)).toBe('–');
+  });
+});
+
+describe('names', () => {
+  it('knows the channels of the water pipeline and makes words of others', () => {
+    expect(channelLabel('flow_rate')).toBe('Flow');
+    expect(channelUnit('flow_rate')).toBe('L/min');
+    expect(channelLabel('tank_level')).toBe('Tank level');
+    expect(channelUnit('tank_level')).toBe('');
+  });
+
+  it('does not take a channel for a member of every object', () => {
+    expect(channelLabel('constructor')).toBe('Constructor');
+    expect(channelUnit('__proto__')).toBe('');
+    expect(levelLabel('toString')).toBe('toString');
+  });
+
+  it('lists as people do', () => {
+    expect(sequence([])).toBe('');
+    expect(sequence(['Pool'])).toBe('Pool');
+    expect(sequence(['Pool', 'Spa'])).toBe('Pool and Spa');
+    expect(sequence(['Pool', 'Spa', 'Kitchen'])).toBe('Pool, Spa and Kitchen');
+  });
+
+  it('tells what got in apart from what was rightly accepted', () => {
+    expect(kindOf({ outcome: 'accepted', got_in: true })).toBe('got_in');
+    expect(kindOf({ outcome: 'accepted', got_in: false })).toBe('accepted');
+  });
+});
+
+describe('times', () => {
+  it('writes the time of day here', () => {
+    const noon = new Date(2026, 0, 2, 12, 3, 4, 5).getTime();
+    expect(clock(noon)).toBe('12:03:04');
+    expect(clockMs(noon)).toBe('12:03:04.005');
+    expect(clock(Number.NaN)).toBe('–');
+  });
+
+  it.each([
+    [-5, '0 ms'],
+    [850, '850 ms'],
+    [42_900, '42 s'],
+    [60_000, '1 min'],
+    [200_000, '3 min 20 s'],
+    [7_500_000, '2 h 5 min'],
+    [273_600_000, '3 d 4 h'],
+  ])('writes %d ms as %s', (ms, written) => {
+    expect(duration(ms)).toBe(written);
+  });
+});
+
+describe('text from outside', () => {
+  it('shows what would hide or reorder the rest', () => {
+    expect(visible('a\u202eb\u0000c\u200b', 50)).toBe('a\\u202eb\\u0000c\\u200b');
+  });
+
+  it('leaves markup as the text that it is', () => {
+    expect(visible('<img src=x onerror=alert(1)>', 50)).toBe('<img src=x onerror=alert(1)>');
+  });
+
+  it('is cut to its length', () => {
+    expect(visible('abcdef', 6)).toBe('abcdef');
+    expect(visible('abcdefg', 6)).toBe('abcde…');
+  });
+});
