@@ -230,8 +230,9 @@ impl Handle {
             payload,
             properties: None,
         };
-        Ok(self
+        let routed = self
             .shared
-            .distribute(&mut RouteMemory::default(), &publish, INSIDE))
+            .distribute(&mut RouteMemory::default(), &publish, INSIDE);
+        Ok(routed.queued)
     }
 }

@@ -50,6 +50,9 @@ const AT_MOST_ONCE_IN_FLIGHT: usize = 64;
 /// Longest time between two looks at the clock, and at which idle buffers are given back.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
+/// Pause of a publisher that outruns a subscriber.
+const PACE: Duration = Duration::from_millis(10);
+
 /// Time for the last bytes to a client that is sent away.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 
@@ -94,6 +97,8 @@ pub(crate) struct Clock {
     /// Last time that written bytes left, or that there was nothing to write.
     wrote: Instant,
     timer: Pin<Box<Sleep>>,
+    /// Nothing is read before this fires, because a subscriber is being outrun.
+    pause: Option<Pin<Box<Sleep>>>,
     read_bytes: usize,
     flushed: bool,
 }
@@ -105,9 +110,17 @@ impl Clock {
             heard: now,
             wrote: now,
             timer: Box::pin(sleep_until(now)),
+            pause: None,
             read_bytes: FIRST_READ_BYTES,
             flushed: true,
         }
+    }
+
+    /// Lets a subscriber that is being outrun catch up. The pause does not depend on what the
+    /// subscriber does, so none can hold a publisher longer than this at a time.
+    pub(crate) fn pause(&mut self) {
+        self.pause
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + PACE)));
     }
 }
 
@@ -245,6 +258,12 @@ impl Connection {
     fn receive(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let limit = self.shared.limits.max_packet_bytes();
         let mut moved = false;
+        if let Some(pause) = &mut self.clock.pause {
+            if pause.as_mut().poll(cx).is_pending() {
+                return Ok(false);
+            }
+            self.clock.pause = None;
+        }
         while !self.is_saturated() {
             match self.wire.read(&mut self.input, limit)? {
                 Some(packet) => {

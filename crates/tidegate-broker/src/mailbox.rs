@@ -3,11 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use rmqtt_codec::types::QoS;
+use tokio::time::Instant;
 
 use crate::message::Delivery;
+
+/// A reader that took something this recently is outrun, not stuck.
+const STILL_READING: Duration = Duration::from_millis(100);
 
 /// The queue, filled by every publisher's connection and emptied by the client's own.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ struct Queue {
     waiting: VecDeque<Delivery>,
     bytes: usize,
     attached: bool,
+    /// When the reader last took something while more than half of the room was taken.
+    drained: Option<Instant>,
     /// A message of QoS 1 or 2 found no room: the client has lost it, and is to be cut off.
     overflowed: bool,
 }
@@ -38,13 +45,13 @@ impl Mailbox {
         }
     }
 
-    /// Adds a message; `false` when it was dropped: no room, or QoS 0 and nobody connected.
-    pub(crate) fn push(&self, delivery: Delivery) -> bool {
+    /// Adds a message, if there is room and, for QoS 0, somebody connected.
+    pub(crate) fn push(&self, delivery: Delivery) -> Pushed {
         let cost = delivery.message.cost_bytes();
         let mut queue = self.lock();
         let at_most_once = delivery.qos == QoS::AtMostOnce;
         if at_most_once && !queue.attached {
-            return false;
+            return Pushed::Dropped;
         }
         let full = queue.waiting.len() >= self.max_messages || queue.bytes + cost > self.max_bytes;
         if full {
@@ -53,28 +60,38 @@ impl Mailbox {
                 drop(queue);
                 self.reader.wake();
             }
-            return false;
+            return Pushed::Dropped;
         }
         let was_empty = queue.waiting.is_empty();
         queue.bytes += cost;
         queue.waiting.push_back(delivery);
         // A reader that left messages behind waits for its socket or its window, not for us.
         let wake = was_empty && queue.attached;
+        let pressed =
+            self.is_half_full(&queue) && queue.drained.is_some_and(|at| at.elapsed() < STILL_READING);
         drop(queue);
         if wake {
             self.reader.wake();
         }
-        true
+        if pressed { Pushed::Pressed } else { Pushed::Queued }
+    }
+
+    fn is_half_full(&self, queue: &Queue) -> bool {
+        queue.waiting.len() > self.max_messages / 2 || queue.bytes > self.max_bytes / 2
     }
 
     /// Adds a message if there is room; cuts nobody off. For retained messages, which one
     /// subscription may bring in any number.
-    pub(crate) fn push_if_room(&self, delivery: Delivery) -> bool {
+    pub(crate) fn push_if_room(&self, delivery: Delivery) -> Pushed {
         let cost = delivery.message.cost_bytes();
         let queue = self.lock();
         let room = queue.waiting.len() < self.max_messages && queue.bytes + cost <= self.max_bytes;
         drop(queue);
-        room && self.push(delivery)
+        if room {
+            self.push(delivery)
+        } else {
+            Pushed::Dropped
+        }
     }
 
     /// Moves messages into `batch` from the front, while `take` says so. An error when the client is to be cut off.
@@ -84,6 +101,9 @@ impl Mailbox {
         mut take: impl FnMut(&Delivery) -> bool,
     ) -> Result<(), Overflow> {
         let mut queue = self.lock();
+        if self.is_half_full(&queue) {
+            queue.drained = Some(Instant::now());
+        }
         while let Some(next) = queue.waiting.front() {
             if !take(next) {
                 break;
@@ -128,6 +148,17 @@ impl Mailbox {
     }
 }
 
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It waits.
+    Queued,
+    /// It waits, among so many that its sender should go a little slower: the reader is reading.
+    Pressed,
+    /// There was no room, or nobody who would have it.
+    Dropped,
+}
+
 /// The client was too slow for its messages of QoS 1 and 2.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Overflow;
@@ -168,13 +199,13 @@ mod tests {
     fn a_full_box_drops_qos_0_and_cuts_off_for_qos_1() {
         let mailbox = Mailbox::new(2, 1 << 20);
         mailbox.attach();
-        assert!(mailbox.push(delivery(QoS::AtMostOnce)));
-        assert!(mailbox.push(delivery(QoS::AtMostOnce)));
-        assert!(!mailbox.push(delivery(QoS::AtMostOnce)));
+        assert_ne!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
+        assert_ne!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
+        assert_eq!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
         assert_eq!(drained(&mailbox), Ok(2));
-        assert!(mailbox.push(delivery(QoS::AtLeastOnce)));
-        assert!(mailbox.push(delivery(QoS::AtLeastOnce)));
-        assert!(!mailbox.push(delivery(QoS::AtLeastOnce)));
+        assert_ne!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
+        assert_ne!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
+        assert_eq!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
         assert_eq!(drained(&mailbox), Err(Overflow));
     }
 
@@ -183,9 +214,9 @@ mod tests {
         let cost = delivery(QoS::AtLeastOnce).message.cost_bytes();
         let mailbox = Mailbox::new(100, 2 * cost);
         mailbox.attach();
-        assert!(mailbox.push(delivery(QoS::AtMostOnce)));
-        assert!(mailbox.push(delivery(QoS::AtMostOnce)));
-        assert!(!mailbox.push(delivery(QoS::AtMostOnce)));
+        assert_ne!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
+        assert_ne!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
+        assert_eq!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
     }
 
     #[test]
@@ -195,8 +226,8 @@ mod tests {
         mailbox.push(delivery(QoS::AtMostOnce));
         mailbox.push(delivery(QoS::ExactlyOnce));
         mailbox.detach();
-        assert!(!mailbox.push(delivery(QoS::AtMostOnce)));
-        assert!(mailbox.push(delivery(QoS::AtLeastOnce)));
+        assert_eq!(mailbox.push(delivery(QoS::AtMostOnce)), Pushed::Dropped);
+        assert_ne!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
         assert_eq!(drained(&mailbox), Ok(2));
     }
 
@@ -204,8 +235,24 @@ mod tests {
     fn retained_messages_beyond_the_room_cut_nobody_off() {
         let mailbox = Mailbox::new(1, 1 << 20);
         mailbox.attach();
-        assert!(mailbox.push_if_room(delivery(QoS::AtLeastOnce)));
-        assert!(!mailbox.push_if_room(delivery(QoS::AtLeastOnce)));
+        assert_ne!(mailbox.push_if_room(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
+        assert_eq!(mailbox.push_if_room(delivery(QoS::AtLeastOnce)), Pushed::Dropped);
         assert_eq!(drained(&mailbox), Ok(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn senders_are_slowed_for_a_reader_that_is_outrun_but_not_for_one_that_is_stuck() {
+        let mailbox = Mailbox::new(8, 1 << 20);
+        mailbox.attach();
+        for _ in 0..5 {
+            assert_eq!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Queued);
+        }
+        let mut one = 1;
+        let mut batch = Vec::new();
+        let taken = mailbox.drain(&mut batch, |_| std::mem::take(&mut one) > 0);
+        assert_eq!((taken, batch.len()), (Ok(()), 1));
+        assert_eq!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Pressed);
+        tokio::time::advance(STILL_READING).await;
+        assert_eq!(mailbox.push(delivery(QoS::AtLeastOnce)), Pushed::Queued);
     }
 }

@@ -148,8 +148,12 @@ impl Connection {
         let Settled { publish, disposition } = settled;
         let outcome = match disposition {
             Disposition::Deliver => {
-                self.shared
+                let routed = self
+                    .shared
                     .distribute(&mut self.routes, &publish, self.session.key);
+                if routed.pressed {
+                    self.clock.pause();
+                }
                 Ok(())
             }
             // The message was accepted when it came first, so its sender may forget it.

@@ -9,7 +9,7 @@ use bytestring::ByteString;
 use rmqtt_codec::types::QoS;
 
 use crate::filter::Filter;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Mailbox, Pushed};
 use crate::message::{Delivery, Message, SubscriptionIds, owned};
 
 /// Topics whose receivers one connection remembers.
@@ -81,11 +81,12 @@ pub(crate) struct RouteMemory {
     routes: HashMap<ByteString, Arc<Route>>,
 }
 
-/// How many clients a message was queued for, and how many had no room.
+/// How many clients a message was queued for, how many had no room, and whether any of them is outrun.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Routed {
     pub(crate) queued: u64,
     pub(crate) dropped: u64,
+    pub(crate) pressed: bool,
 }
 
 impl Router {
@@ -308,16 +309,19 @@ impl Route {
 
 /// Gives a message to the next member of a shared subscription: a connected one with room, else
 /// a disconnected one that keeps it.
-fn deliver_to_one(members: &[Target], turn: &AtomicUsize, message: &Arc<Message>) -> bool {
+fn deliver_to_one(members: &[Target], turn: &AtomicUsize, message: &Arc<Message>) -> Pushed {
     let start = turn.fetch_add(1, Ordering::Relaxed);
     let from_turn = |step: usize| members.get(start.wrapping_add(step) % members.len().max(1));
     let in_turn = || (0..members.len()).filter_map(from_turn);
     let connected = in_turn().filter(|member| member.mailbox.is_attached());
-    connected.chain(in_turn()).any(|member| member.push(message))
+    let mut attempts = connected.chain(in_turn()).map(|member| member.push(message));
+    attempts
+        .find(|pushed| *pushed != Pushed::Dropped)
+        .unwrap_or(Pushed::Dropped)
 }
 
 impl Target {
-    fn push(&self, message: &Arc<Message>) -> bool {
+    fn push(&self, message: &Arc<Message>) -> Pushed {
         self.mailbox.push(Delivery {
             message: Arc::clone(message),
             qos: message.qos.less_value(self.options.qos),
@@ -328,11 +332,14 @@ impl Target {
 }
 
 impl Routed {
-    fn count(&mut self, queued: bool) {
-        if queued {
-            self.queued += 1;
-        } else {
-            self.dropped += 1;
+    fn count(&mut self, pushed: Pushed) {
+        match pushed {
+            Pushed::Queued => self.queued += 1,
+            Pushed::Pressed => {
+                self.queued += 1;
+                self.pressed = true;
+            }
+            Pushed::Dropped => self.dropped += 1,
         }
     }
 }

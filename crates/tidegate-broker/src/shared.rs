@@ -16,7 +16,7 @@ use crate::gate::{Disposition, Incoming, SecurityEvent, SharedGate};
 use crate::limits::Places;
 use crate::message::Message;
 use crate::retained::Retained;
-use crate::router::{RouteMemory, Router};
+use crate::router::{RouteMemory, Routed, Router};
 use crate::session::{Session, stable_id};
 use crate::sessions::Sessions;
 use crate::wire::Will;
@@ -119,7 +119,7 @@ impl Shared {
     }
 
     /// Gives a publish that the gate let through to its subscribers, and keeps it if it is to be retained.
-    pub(crate) fn distribute(&self, memory: &mut RouteMemory, publish: &Publish, sender: u64) -> u64 {
+    pub(crate) fn distribute(&self, memory: &mut RouteMemory, publish: &Publish, sender: u64) -> Routed {
         let message = || Arc::new(Message::new(publish, sender));
         let retained = publish.retain.then(message);
         let stored = retained
@@ -134,7 +134,7 @@ impl Shared {
         if routed.dropped > 0 || !stored {
             count(&self.counters.dropped, routed.dropped + u64::from(!stored));
         }
-        routed.queued
+        routed
     }
 
     /// Publishes the will of a session, if the gate lets it through.

@@ -75,6 +75,15 @@ pub struct Model {
     forest: Forest,
 }
 
+/// Where a device's profile stands in a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ProfilePosition {
+    /// Its own.
+    Own(usize),
+    /// The fleet's.
+    Fleet,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -158,8 +167,20 @@ impl Model {
     /// sharp and on which the threshold was not calibrated. `None` when there is neither.
     #[must_use]
     pub fn profile(&self, device: &DeviceId) -> Option<&Profile> {
+        self.profile_at(self.profile_position(device)?)
+    }
+
+    pub(crate) fn profile_position(&self, device: &DeviceId) -> Option<ProfilePosition> {
         let own = self.profiles.binary_search_by(|profile| profile.device.as_str().cmp(device.as_str()));
-        own.ok().map(|index| &self.profiles[index]).or(self.fleet.as_ref())
+        let fleet = self.fleet.as_ref().map(|_| ProfilePosition::Fleet);
+        own.ok().map(ProfilePosition::Own).or(fleet)
+    }
+
+    pub(crate) fn profile_at(&self, position: ProfilePosition) -> Option<&Profile> {
+        match position {
+            ProfilePosition::Own(index) => self.profiles.get(index),
+            ProfilePosition::Fleet => self.fleet.as_ref(),
+        }
     }
 
     /// The file's bytes.

@@ -107,9 +107,12 @@ impl PublisherConfig {
     }
 }
 
-/// A reading was not taken.
+/// A publisher could not start, or did not take a reading.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
+    /// Nothing can be published to the topic.
+    #[error("`{0}` is not a topic to publish to: it is empty or has wildcards")]
+    Topic(String),
     /// No sequence number could be had.
     #[error("no sequence number for the message")]
     Sequence(#[from] SequenceError),
@@ -140,15 +143,24 @@ struct CloseRequest {
 }
 
 impl Publisher {
-    /// Starts connecting in a task of its own on the current tokio runtime.
-    #[must_use]
-    pub fn start(config: PublisherConfig, sequence: SequenceFile) -> (Self, mpsc::Receiver<Event>) {
+    /// Starts connecting in a task of its own, and gives the events of which [`EVENT_CAPACITY`] wait.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with time and network enabled.
+    pub fn start(
+        config: PublisherConfig,
+        sequence: SequenceFile,
+    ) -> Result<(Self, mpsc::Receiver<Event>), PublishError> {
+        if config.topic.is_empty() || !rumqttc::valid_topic(&config.topic) {
+            return Err(PublishError::Topic(config.topic));
+        }
         let (events, received) = Events::new(EVENT_CAPACITY);
         let queue = Arc::new(Queue::new(config.queue_capacity, config.max_age));
         let (close, close_requests) = mpsc::channel(1);
         let link = Link::new(&config, Arc::clone(&queue), events.clone());
         tokio::spawn(link.run(close_requests));
-        (
+        Ok((
             Self {
                 config,
                 sequence,
@@ -157,7 +169,7 @@ impl Publisher {
                 close,
             },
             received,
-        )
+        ))
     }
 
     /// Signs a reading that was measured at `timestamp` and queues it. Never waits for the network.

@@ -25,12 +25,18 @@ impl Channels {
         if values.len() > MAX_CHANNELS {
             return None;
         }
-        values.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        let unique = values.windows(2).all(|pair| pair[0].0 != pair[1].0);
+        // Most messages come sorted, and looking is cheaper than sorting.
+        let rising = |values: &[(CompactString, f64)]| values.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        if !rising(&values) {
+            values.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            if !rising(&values) {
+                return None;
+            }
+        }
         let sound = values
             .iter()
             .all(|(name, value)| value.is_finite() && name.len() <= MAX_CHANNEL_BYTES);
-        (unique && sound).then_some(Self(values))
+        sound.then_some(Self(values))
     }
 
     /// The value of one channel.
@@ -77,4 +83,32 @@ pub struct Reading {
     pub status: CompactString,
     /// The measured values.
     pub channels: Channels,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn channels_are_sorted_and_a_name_that_stands_twice_is_refused() {
+        let channels = Channels::new(vec![("b".into(), 1.0), ("a".into(), 2.0)]).unwrap();
+        let sorted: Vec<_> = channels.iter().collect();
+        assert_eq!(sorted, [("a", 2.0), ("b", 1.0)]);
+        assert_eq!((channels.get("b"), channels.get("c")), (Some(1.0), None));
+        for twice in [["a", "a"], ["b", "b"]] {
+            let values = [twice[0], "c", "aa", twice[1]].map(|name| (name.into(), 1.0));
+            assert_eq!(Channels::new(values.into()), None);
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_and_names_that_are_too_long_are_refused() {
+        assert!(Channels::new(vec![("a".into(), f64::MAX)]).is_some());
+        assert_eq!(Channels::new(vec![("a".into(), f64::INFINITY)]), None);
+        assert_eq!(Channels::new(vec![("a".into(), f64::NAN)]), None);
+        let name = |bytes: usize| "a".repeat(bytes).into();
+        assert!(Channels::new(vec![(name(MAX_CHANNEL_BYTES), 1.0)]).is_some());
+        assert_eq!(Channels::new(vec![(name(MAX_CHANNEL_BYTES + 1), 1.0)]), None);
+    }
 }

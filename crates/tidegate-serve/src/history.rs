@@ -1,10 +1,12 @@
 //! Questions to the database: off the async threads, and one at a time.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_envelope::id::{DeviceId, ZoneId};
 use tidegate_envelope::reason::Reason;
 use tidegate_store::event::{Event, Outcome};
-use tidegate_store::{Reader, StoreError};
+use tidegate_store::error::StoreError;
+use tidegate_store::reader::{self, Order, Reader};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -63,17 +65,31 @@ impl History {
             // Held until the answer is there, even when the one who asked has gone.
             let _turn = turn;
             let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            let query = tidegate_store::EventQuery {
-                after: query.after,
-                before: query.before,
-                outcome: query.outcome,
-                reason: query.reason,
-                device: query.device,
-                zone: query.zone,
-                limit: query.limit,
-            };
-            reader.events(&query)
+            newest(&mut reader, &query)
         });
         Ok(answer.await.map_err(|_| HistoryError::Stopping)??)
     }
+}
+
+fn newest(reader: &mut Reader, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
+    let stored = reader::EventQuery {
+        outcome: query.outcome,
+        reason: query.reason,
+        device: query.device.clone(),
+        after_id: query.before,
+        order: Order::NewestFirst,
+        ..reader::EventQuery::default()
+    };
+    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
+    let mut found = Vec::new();
+    reader.events(&stored, |event| {
+        if found.len() >= limit || query.after.is_some_and(|after| event.id <= after) {
+            return ControlFlow::Break(());
+        }
+        if query.zone.is_none() || event.zone == query.zone {
+            found.push(event);
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
 }

@@ -32,7 +32,7 @@ const FLOOR_STEP: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 pub struct Options {
     /// A ceiling on the database file, in bytes: commits fail with [`StoreError::Full`] rather
-    /// than fill the disk. The `-wal` file comes on top, usually less than 40 MB.
+    /// than fill the disk. The `-wal` file comes on top: some 10 MB, at 200,000 readings/s some 80 MB.
     pub ceiling_bytes: Option<u64>,
     /// What the maintenance thread deletes.
     pub retention: Retention,
@@ -167,14 +167,16 @@ impl Store {
             return Ok(());
         };
         maintenance.stop();
+        // Each is tried even when the one before it has failed: the log may free what they need.
         let flushed = self.write(&[], None);
-        self.give_back_event_ids()
-            .and_then(|()| {
-                self.connection
-                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            })
-            .map_err(|source| StoreError::sqlite(&self.path, "write back the log", source))?;
-        flushed
+        let given_back = self.give_back_event_ids();
+        let written_back = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        flushed?;
+        given_back
+            .and(written_back)
+            .map_err(|source| StoreError::sqlite(&self.path, "write back the log", source))
     }
 
     /// After a clean close the numbers go on without a hole.

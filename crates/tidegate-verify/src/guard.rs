@@ -3,25 +3,24 @@
 //! A wrong yes lets an attacker repeat an old reading; a wrong no loses a genuine one. Where the
 //! two must be weighed the guard says no, and the device sends a newer reading soon.
 
+mod clock;
+mod placing;
+
 use crate::log::{Loaded, ReplayLog};
 use crate::registry::{Registry, Window};
 use crate::stage::{Fresh, Verified};
-use crate::state::{DeviceState, Memory};
+use crate::state::DeviceState;
 use crate::verdict::{Notice, Refusal};
 use crate::verifier::{Message, Protection};
+use clock::Clock;
+use placing::{Asked, Place, is_redelivery, place, rise, settled};
 use std::time::Duration;
-use tidegate_envelope::id::{DeviceIndex, Sequence};
+use tidegate_envelope::id::DeviceIndex;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 
-/// A sequence may always jump by this much: publishers reserve numbers in blocks.
-const PLAUSIBLE_JUMP: u64 = 65_536;
-/// A broker's redelivery comes within this time of the first delivery.
-const REDELIVERY: Duration = Duration::from_secs(10);
-/// From the third copy on it is no longer a broker that repeats itself.
-const MOST_COPIES: u8 = 2;
-/// Clock corrections of this size are everyday, and no rollback.
-const EVERYDAY_CORRECTION: Duration = Duration::from_secs(1);
+/// Most messages that may wait for one commit; further ones are `storage_unavailable`.
+pub const MAX_BATCH: usize = 4_096;
 
 /// The guard's limits.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +36,19 @@ impl Default for GuardPolicy {
         Self {
             window: Duration::from_secs(30),
             skew: Duration::from_secs(5),
+        }
+    }
+}
+
+impl GuardPolicy {
+    /// Check 10: `stale` or `future`, where `timestamp` is not from now. Both ends belong to now.
+    pub(crate) fn lateness(&self, timestamp: Timestamp, now: Timestamp) -> Option<Reason> {
+        if timestamp < now.minus(self.window) {
+            Some(Reason::Stale)
+        } else if timestamp > now.plus(self.skew) {
+            Some(Reason::Future)
+        } else {
+            None
         }
     }
 }
@@ -58,6 +70,9 @@ pub enum Outcome {
     /// It waits for [`ReplayGuard::commit`].
     Admitted,
     /// The broker delivered an accepted message again: acknowledge it, and do nothing else.
+    ///
+    /// What it repeats may still wait for a commit, and acknowledging says "durable": so
+    /// acknowledge it after the next [`ReplayGuard::commit`], and not if that fails.
     Duplicate,
     /// It is refused, and nothing has changed.
     Refused(Refusal),
@@ -78,14 +93,11 @@ pub struct CommitFailed<E> {
 pub struct ReplayGuard {
     policy: GuardPolicy,
     devices: Vec<Device>,
-    /// Admitted since the last commit, in order.
+    /// Admitted since the last commit, in order; at most [`MAX_BATCH`].
     batch: Vec<Admission>,
-    /// State of each admitted device before its admission, in the same order.
+    /// State of the devices in `batch` before each admission, in the same order.
     undo: Vec<(DeviceIndex, Option<DeviceState>)>,
-    started: Timestamp,
-    /// The latest time that was ever seen here: time does not go back behind it.
-    floor: Timestamp,
-    rolled_back: bool,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -98,6 +110,8 @@ struct Device {
 
 impl ReplayGuard {
     /// A guard that goes on from what the log held at `started`.
+    ///
+    /// States of devices that the registry does not hold are left out.
     #[must_use]
     pub fn new(registry: &Registry, policy: GuardPolicy, loaded: Loaded, started: Timestamp) -> Self {
         let mut devices: Vec<_> = registry
@@ -115,41 +129,58 @@ impl ReplayGuard {
                 device.state = Some(state);
             }
         }
-        let floor = loaded.floor.unwrap_or(started).max(started);
-        let rolled_back = false;
         Self {
             policy,
             devices,
             batch: Vec::new(),
             undo: Vec::new(),
-            started,
-            floor,
-            rolled_back,
+            clock: Clock::new(loaded.floor, started),
         }
     }
 
     /// Decides about one message; messages of one device must come in their order of arrival.
+    ///
+    /// Only an admission changes what later messages are compared with, and a failed commit takes
+    /// that back.
     pub fn admit(&mut self, message: Verified<Message>, now: Timestamp) -> Outcome {
         let message = message.into_inner();
-        let rollback = self.pass_time(now);
-        let mut notices: Vec<Notice> = rollback.into_iter().collect();
-        let (Protection::Signed, Some(index), Some(sequence), Some(timestamp)) = (
-            message.protection,
-            message.device,
-            message.reading.sequence,
-            message.reading.timestamp,
-        ) else {
-            self.batch.push(Admission {
-                message,
-                state: None,
-                notices,
-            });
-            return Outcome::Admitted;
+        if self.batch.len() >= MAX_BATCH {
+            let detail = format!("{MAX_BATCH} messages wait to become durable");
+            return Outcome::Refused(Refusal::new(Reason::StorageUnavailable, message.device, detail));
+        }
+        let now = self.clock.read(now);
+        match message.protection {
+            Protection::Unprotected => self.pass(message, now),
+            Protection::Signed => self.check(message, now),
+        }
+    }
+
+    /// The levels without signatures: everything passes, and nothing is remembered.
+    fn pass(&mut self, message: Message, now: Timestamp) -> Outcome {
+        let said = message.reading.timestamp;
+        if said.is_none_or(|timestamp| self.policy.lateness(timestamp, now).is_none()) {
+            self.clock.confirm(now);
+        }
+        let notices = self.clock.rollback_notice().into_iter().collect();
+        self.batch.push(Admission {
+            message,
+            state: None,
+            notices,
+        });
+        Outcome::Admitted
+    }
+
+    fn check(&mut self, message: Message, now: Timestamp) -> Outcome {
+        let (Some(index), Some(sequence), Some(timestamp)) =
+            (message.device, message.reading.sequence, message.reading.timestamp)
+        else {
+            let detail = "a signed message needs a device, a sequence and a timestamp";
+            return Outcome::Refused(Refusal::new(Reason::BadSchema, message.device, detail));
         };
-        let now = self.floor;
-        let started = self.started;
-        let policy = self.policy;
-        let device = &mut self.devices[index.0 as usize];
+        let Some(device) = self.devices.get_mut(index.0 as usize) else {
+            let detail = format!("device {} of a registry of {}", index.0, self.devices.len());
+            return Outcome::Refused(Refusal::new(Reason::UnknownDevice, None, detail));
+        };
         let asked = Asked {
             message: &message,
             sequence,
@@ -157,18 +188,24 @@ impl ReplayGuard {
             now,
         };
 
+        let retired = device.state.as_ref().is_some_and(|state| message.epoch < state.epoch);
         if let Some(state) = &mut device.state
-            && is_redelivery(state, &asked)
+            && !retired
+            && is_redelivery(state, &asked, self.policy)
         {
             return Outcome::Duplicate;
         }
         let mut reasons = Reasons::default();
-        reasons.check(timestamp < now.minus(policy.window), Reason::Stale);
-        reasons.check(timestamp > now.plus(policy.skew), Reason::Future);
+        let mut notices = Vec::new();
+        reasons.check(retired, Reason::KeyRetired);
+        reasons.extend(self.policy.lateness(timestamp, now));
         let state = match &device.state {
             None => {
-                reasons.check(timestamp < started.minus(policy.skew), Reason::ColdStart);
-                DeviceState::first(sequence, timestamp, message.session)
+                let earliest = self.clock.started().minus(self.policy.skew);
+                reasons.check(timestamp < earliest, Reason::ColdStart);
+                // What came before may have been accepted by a gateway whose state was lost.
+                let floor = earliest.minus(Duration::from_micros(1));
+                DeviceState::first(sequence, timestamp, floor, message.session)
             }
             Some(state) => {
                 let mut next = state.clone();
@@ -185,10 +222,13 @@ impl ReplayGuard {
                 next
             }
         };
-        if let Some(refusal) = reasons.refusal(&asked) {
-            return Outcome::Refused(refusal);
+        if !reasons.0.is_empty() {
+            reasons.check(self.clock.is_rolled_back(), Reason::ClockRollback);
+            return Outcome::Refused(reasons.refusal(&asked));
         }
+        notices.extend(self.clock.rollback_notice());
         let state = settled(state, &asked);
+        self.clock.confirm(now);
         self.undo.push((index, device.state.replace(state.clone())));
         self.batch.push(Admission {
             message,
@@ -198,21 +238,28 @@ impl ReplayGuard {
         Outcome::Admitted
     }
 
-    /// Makes everything admitted since the last commit durable, and only then fresh.
+    /// Makes everything admitted since the last commit durable, and only then fresh; in the order
+    /// of admission.
+    ///
+    /// # Errors
+    /// The log could not write: every message of the batch is `storage_unavailable`, and the
+    /// guard is as it was after the last commit that did not fail.
     pub fn commit<L: ReplayLog>(
         &mut self,
         log: &mut L,
     ) -> Result<Vec<Fresh<Admission>>, CommitFailed<L::Error>> {
         let batch = std::mem::take(&mut self.batch);
-        match log.commit(&batch, self.floor) {
+        match log.commit(&batch, self.clock.floor()) {
             Ok(()) => {
                 self.undo.clear();
+                self.clock.commit();
                 Ok(batch.into_iter().map(Fresh::attest).collect())
             }
             Err(error) => {
                 for (index, state) in self.undo.drain(..).rev() {
                     self.devices[index.0 as usize].state = state;
                 }
+                self.clock.undo();
                 Err(CommitFailed {
                     refused: batch.len(),
                     error,
@@ -220,141 +267,6 @@ impl ReplayGuard {
             }
         }
     }
-
-    /// Moves the clock floor; says so once when the clock has gone back behind it.
-    fn pass_time(&mut self, now: Timestamp) -> Option<Notice> {
-        if now >= self.floor {
-            self.floor = now;
-            self.rolled_back = false;
-            return None;
-        }
-        let back = self.floor.since(now);
-        if self.rolled_back || back <= EVERYDAY_CORRECTION {
-            return None;
-        }
-        self.rolled_back = true;
-        Some(Notice::ClockRollback {
-            by_ms: u64::try_from(back.as_millis()).unwrap_or(u64::MAX),
-        })
-    }
-}
-
-/// What is being decided about.
-struct Asked<'m> {
-    message: &'m Message,
-    sequence: Sequence,
-    timestamp: Timestamp,
-    now: Timestamp,
-}
-
-/// Where a message stands relative to its device's state.
-enum Place {
-    /// Above the mark.
-    Above,
-    /// Below the mark, inside the window, not seen.
-    Within,
-    /// A publisher without boot counter counts from the beginning.
-    Restart,
-    /// The first message under a newer key: the device was enrolled again.
-    NewKey,
-    /// Nowhere good.
-    Refused(Reason),
-}
-
-/// Check 9: the same message, from the same client, soon after, and not for the third time.
-fn is_redelivery(state: &mut DeviceState, asked: &Asked<'_>) -> bool {
-    if asked.sequence > state.mark || asked.message.session != state.session {
-        return false;
-    }
-    let Memory::SameTag(recent) = state.recall(asked.sequence, &asked.message.tag) else {
-        return false;
-    };
-    let now_s = u32::try_from(asked.now.as_millis() / 1_000).unwrap_or(0);
-    let accepted = state.accepted(recent);
-    let soon = u64::from(now_s.saturating_sub(accepted.at_s)) <= REDELIVERY.as_secs();
-    accepted.copies = accepted.copies.saturating_add(1);
-    soon && accepted.copies < MOST_COPIES
-}
-
-/// Checks 12 and 13, and the rules for restarts.
-fn place(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> Place {
-    let reading = &asked.message.reading;
-    if asked.message.epoch < state.epoch {
-        return Place::Refused(Reason::KeyRetired);
-    }
-    if asked.timestamp <= state.floor {
-        return Place::Refused(Reason::Replay);
-    }
-    if asked.message.epoch > state.epoch {
-        let newer = asked.timestamp > state.newest || asked.sequence > state.mark;
-        return if newer {
-            Place::NewKey
-        } else {
-            Place::Refused(Reason::Replay)
-        };
-    }
-    if asked.sequence <= state.mark {
-        return at_or_below(state, device, asked);
-    }
-    // Numbers of an earlier start lie below the mark; above it, two publishers share one key.
-    if reading
-        .boot
-        .is_some_and(|boot| state.boot.is_some_and(|newest| boot < newest))
-    {
-        return Place::Refused(Reason::SeqConflict);
-    }
-    let elapsed_s = asked
-        .timestamp
-        .since(state.newest)
-        .max(asked.now.since(state.newest))
-        .as_secs();
-    let plausible = elapsed_s
-        .saturating_mul(u64::from(device.rate_per_s))
-        .max(PLAUSIBLE_JUMP);
-    if asked.sequence.get() - state.mark.get() > plausible {
-        return Place::Refused(Reason::SeqJump);
-    }
-    Place::Above
-}
-
-fn at_or_below(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> Place {
-    let behind = state.mark.get() - asked.sequence.get();
-    let in_window = device.window == Window::SixtyFour && behind < 64;
-    if in_window && state.window >> behind & 1 == 0 {
-        return Place::Within;
-    }
-    let counts_boots = state.boot.is_some() || asked.message.reading.boot.is_some();
-    if !device.strict && !counts_boots && asked.timestamp > state.newest {
-        return Place::Restart;
-    }
-    Place::Refused(match state.recall(asked.sequence, &asked.message.tag) {
-        Memory::OtherTag => Reason::SeqConflict,
-        Memory::Unseen => Reason::OutOfOrder,
-        Memory::SameTag(_) | Memory::TooOld => Reason::Replay,
-    })
-}
-
-/// Moves the mark up; says how many numbers were passed over.
-fn rise(state: &mut DeviceState, asked: &Asked<'_>) -> Option<Notice> {
-    let step = asked.sequence.get() - state.mark.get();
-    state.window = if step < 64 { state.window << step } else { 0 };
-    state.mark = asked.sequence;
-    // A start leaves the rest of its reserved block unused.
-    let new_start = asked.message.reading.boot != state.boot;
-    (step > 1 && !new_start).then_some(Notice::Gap { missing: step - 1 })
-}
-
-/// The state with an admitted message in it.
-fn settled(mut state: DeviceState, asked: &Asked<'_>) -> DeviceState {
-    let message = asked.message;
-    let behind = state.mark.get() - asked.sequence.get();
-    state.window |= 1 << behind.min(63);
-    state.newest = state.newest.max(asked.timestamp);
-    state.session = message.session;
-    state.epoch = message.epoch;
-    state.boot = message.reading.boot.or(state.boot);
-    state.remember(asked.sequence, &message.tag, asked.now);
-    state
 }
 
 /// Failing checks in order.
@@ -363,17 +275,19 @@ struct Reasons(Vec<Reason>);
 
 impl Reasons {
     fn check(&mut self, fails: bool, reason: Reason) {
-        if fails {
-            self.0.push(reason);
-        }
+        self.extend(fails.then_some(reason));
     }
 
-    fn refusal(mut self, asked: &Asked<'_>) -> Option<Refusal> {
-        if self.0.is_empty() {
-            return None;
-        }
+    fn extend(&mut self, reason: Option<Reason>) {
+        self.0.extend(reason);
+    }
+
+    fn refusal(mut self, asked: &Asked<'_>) -> Refusal {
         let reason = self.0.remove(0);
         let detail = match reason {
+            Reason::KeyRetired => {
+                format!("key epoch {}; a newer one is in use", asked.message.epoch)
+            }
             Reason::Stale | Reason::ColdStart => {
                 format!("{:.1} s old", asked.now.since(asked.timestamp).as_secs_f64())
             }
@@ -382,12 +296,12 @@ impl Reasons {
             }
             _ => format!("sequence {}", asked.sequence),
         };
-        Some(Refusal {
+        Refusal {
             reason,
             also: self.0,
             device: asked.message.device,
             detail,
-        })
+        }
     }
 }
 

@@ -17,8 +17,12 @@ pub trait ReplayLog {
     /// The state of every device that has one, and the clock floor.
     fn load(&mut self) -> Result<Loaded, Self::Error>;
 
-    /// Writes all readings of `batch`, the newest state of each of their devices and the clock
-    /// floor in one transaction, and returns once it is durable. On an error nothing is written.
+    /// Writes all readings of `batch`, the newest state of each of their devices (the last in
+    /// order) and the clock floor in one transaction, and returns once it is durable. On an error
+    /// nothing is written.
+    ///
+    /// `floor` never falls between commits that succeed. Before the first message has confirmed
+    /// the time it is the earliest [`Timestamp`].
     fn commit(&mut self, batch: &[Admission], floor: Timestamp) -> Result<(), Self::Error>;
 }
 
@@ -27,6 +31,6 @@ pub trait ReplayLog {
 pub struct Loaded {
     /// State by device.
     pub devices: Vec<(DeviceIndex, DeviceState)>,
-    /// The latest time this installation has seen, if it has run before.
+    /// The latest time at which a message was accepted, if one ever was.
     pub floor: Option<Timestamp>,
 }

@@ -13,6 +13,9 @@ use tidegate_envelope::time::Timestamp;
 const STRANGERS_PER_S: u32 = 1_000;
 /// How far a sender may run ahead of its rate.
 const BURST: Duration = Duration::from_secs(1);
+/// Connections read the clock each for itself, so `now` may step back by a little between two
+/// calls. Only beyond this is it a clock that was set back.
+const DISORDER: Duration = Duration::from_secs(1);
 
 /// The quotas of all registered devices, and one for everybody else. Shared by all connections.
 #[derive(Debug)]
@@ -68,13 +71,8 @@ impl Quota {
             (due <= latest).then_some(due.as_micros())
         };
         // A clock that was set back must not lock a device out until it has caught up.
-        let repair = |next_due: i64| {
-            if next_due > latest.as_micros() {
-                now.as_micros()
-            } else {
-                next_due
-            }
-        };
+        let set_back = latest.plus(DISORDER).as_micros();
+        let repair = |next_due: i64| if next_due > set_back { now.as_micros() } else { next_due };
         let update = |next_due| step(repair(next_due));
         self.next_due
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, update)
@@ -99,6 +97,28 @@ mod tests {
         assert!(!quotas.admit(slow, NOW.plus(Duration::from_millis(99))));
         assert!(quotas.admit(slow, NOW.plus(Duration::from_millis(100))));
         assert!(!quotas.admit(slow, NOW.plus(Duration::from_millis(100))));
+    }
+
+    #[test]
+    fn used_up_quota_stays_used_up_for_a_connection_whose_clock_reading_is_a_little_older() {
+        let mut slow = device(1);
+        slow.quota_per_s = 10;
+        let quotas = Quotas::new(&with_devices(vec![slow]));
+        let slow = Some(DeviceIndex(0));
+        assert_eq!((0..100).filter(|_| quotas.admit(slow, NOW)).count(), 10);
+        for back_ms in [1, 100, 1_000] {
+            assert!(!quotas.admit(slow, NOW.minus(Duration::from_millis(back_ms))), "{back_ms}");
+        }
+        assert!(quotas.admit(slow, NOW.minus(Duration::from_millis(1_001))));
+    }
+
+    #[test]
+    fn strangers_share_one_quota() {
+        let quotas = Quotas::new(&with_devices(vec![device(1)]));
+        let beyond = [None, Some(DeviceIndex(7))];
+        let taken = (0..2 * STRANGERS_PER_S as usize).filter(|i| quotas.admit(beyond[i % 2], NOW)).count();
+        assert_eq!(taken, STRANGERS_PER_S as usize);
+        assert!(quotas.admit(Some(DeviceIndex(0)), NOW));
     }
 
     #[test]

@@ -71,6 +71,20 @@ pub enum RegistryError {
     /// A device has no key.
     #[error("device `{0}` has no key")]
     NoKey(DeviceId),
+    /// Which of two keys is older could not be told.
+    #[error("the key epochs of device `{0}` must rise")]
+    KeyOrder(DeviceId),
+    /// No topic could lead to the device.
+    #[error("device `{device}` has the topic segment `{segment}`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed")]
+    Segment {
+        /// The device.
+        device: DeviceId,
+        /// Its segment.
+        segment: String,
+    },
+    /// Two zones share an id.
+    #[error("zone `{0}` is defined twice")]
+    DuplicateZone(ZoneId),
     /// The telemetry topic cannot be used.
     #[error(
         "`{0}` is not a telemetry topic: one whole level must be {{device}}, others may hold no wildcard"
@@ -170,8 +184,16 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Checks that names are unique, zones exist and every device has a key.
+    /// Checks that names are unique, zones exist, topics can be built and every device has keys.
+    ///
+    /// # Errors
+    /// The first of these that does not hold; see [`RegistryError`].
     pub fn new(zones: Vec<Zone>, devices: Vec<Device>, topics: TopicShape) -> Result<Self, RegistryError> {
+        for (position, zone) in zones.iter().enumerate() {
+            if zones[..position].iter().any(|other| other.id == zone.id) {
+                return Err(RegistryError::DuplicateZone(zone.id.clone()));
+            }
+        }
         let mut registry = Self {
             zones,
             by_id: HashMap::with_capacity(devices.len()),
@@ -201,8 +223,16 @@ impl Registry {
                 let (device, zone) = (device.id.clone(), device.zone.clone());
                 return Err(RegistryError::UnknownZone { device, zone });
             }
+            // A segment follows the rule of device names, so it can never widen a filter.
+            if DeviceId::new(&device.topic_segment).is_err() {
+                let (device, segment) = (device.id.clone(), device.topic_segment.clone());
+                return Err(RegistryError::Segment { device, segment });
+            }
             if device.keys.is_empty() {
                 return Err(RegistryError::NoKey(device.id.clone()));
+            }
+            if !device.keys.is_sorted_by(|(older, _), (newer, _)| older < newer) {
+                return Err(RegistryError::KeyOrder(device.id.clone()));
             }
         }
         registry.devices = devices;
@@ -316,12 +346,54 @@ mod tests {
             twice.unwrap_err().to_string(),
             "id `device-001` belongs to two devices"
         );
-        let mut elsewhere = device(1);
-        elsewhere.zone = ZoneId::new("roof").unwrap();
-        assert!(matches!(
-            Registry::new(zones(), vec![elsewhere], shape()),
-            Err(RegistryError::UnknownZone { .. })
-        ));
+        let said = |configure: fn(&mut Device)| {
+            let mut second = device(2);
+            configure(&mut second);
+            let refused = Registry::new(zones(), vec![device(1), second], shape());
+            refused.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+        };
+        assert_eq!(said(|_| {}), "accepted");
+        for (configure, error) in [
+            (
+                (|device| device.topic_segment = "device-001".into()) as fn(&mut Device),
+                "topic `device-001` belongs to two devices",
+            ),
+            (
+                |device| device.message_id = MessageDeviceId::new("HYDROLOGIC-Device-001").unwrap(),
+                "message_id `HYDROLOGIC-Device-001` belongs to two devices",
+            ),
+            (
+                |device| device.zone = ZoneId::new("roof").unwrap(),
+                "device `device-002` is in zone `roof`, which is not defined",
+            ),
+            (
+                |device| device.topic_segment = "a/b".into(),
+                "device `device-002` has the topic segment `a/b`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed",
+            ),
+            (|device| device.keys.clear(), "device `device-002` has no key"),
+            (
+                |device| device.keys.push(device.keys[0].clone()),
+                "the key epochs of device `device-002` must rise",
+            ),
+        ] {
+            assert_eq!(said(configure), error);
+        }
+        let twice = [zones(), zones()].concat();
+        let refused = Registry::new(twice, Vec::new(), shape()).unwrap_err();
+        assert_eq!(refused.to_string(), "zone `kitchen` is defined twice");
+    }
+
+    #[test]
+    fn every_name_of_a_device_leads_to_it() {
+        let registry = registry(2);
+        let second = registry.device(DeviceIndex(1));
+        assert_eq!(registry.by_id(&second.id), Some(DeviceIndex(1)));
+        assert_eq!(registry.by_message_id(&second.message_id), Some(DeviceIndex(1)));
+        assert_eq!(registry.by_topic(&registry.topics().telemetry("device-002")), Ok(DeviceIndex(1)));
+        assert_eq!(registry.by_id(&DeviceId::new("HYDROLOGIC-Device-002").unwrap()), None);
+        assert_eq!(registry.by_message_id(&MessageDeviceId::new("device-002").unwrap()), None);
+        assert_eq!(registry.topics().command("device-002"), "hydroficient/grandmarina/device-002/commands");
+        assert_eq!(registry.topics().filter(), "hydroficient/grandmarina/#");
     }
 
     #[test]

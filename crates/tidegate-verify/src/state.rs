@@ -30,6 +30,8 @@ pub struct DeviceState {
     pub(crate) epoch: KeyEpoch,
     /// The last accepted messages, in a ring.
     recent: [Accepted; RECENT],
+    /// How often each of them came again. Beside them and not in them, to save the padding.
+    copies: [u8; RECENT],
     /// Where the next one goes.
     next: u8,
 }
@@ -41,10 +43,8 @@ pub(crate) struct Accepted {
     sequence_low: u32,
     /// The first bytes of its MAC.
     tag: u32,
-    /// When it was accepted, seconds since 1970.
-    pub(crate) at_s: u32,
-    /// How often it came again since.
-    pub(crate) copies: u8,
+    /// When it was accepted: the lower half of the milliseconds since 1970.
+    at_ms: u32,
 }
 
 /// What is known about a sequence number at or below the mark.
@@ -54,47 +54,52 @@ pub(crate) enum Memory {
     SameTag(usize),
     /// Accepted with another tag.
     OtherTag,
-    /// Younger than the oldest remembered, and not among them.
+    /// Passed over: a lower number was accepted, and this one was not.
     Unseen,
-    /// Too old to tell.
+    /// Accepted with a tag that is forgotten, or too old to tell.
     TooOld,
 }
 
 impl DeviceState {
     /// The state after a device's first message.
-    pub(crate) fn first(mark: Sequence, newest: Timestamp, session: SessionId) -> Self {
+    ///
+    /// `floor` keeps out what an earlier installation whose state was lost may have accepted.
+    pub(crate) fn first(mark: Sequence, newest: Timestamp, floor: Timestamp, session: SessionId) -> Self {
         Self {
             mark,
             newest,
-            floor: Timestamp::from_micros(i64::MIN),
+            floor,
             window: 0,
             session,
             boot: None,
             epoch: KeyEpoch(0),
             recent: [Accepted::default(); RECENT],
+            copies: [0; RECENT],
             next: 0,
         }
     }
 
     /// Forgets the single messages: the publisher counts from the beginning.
+    ///
+    /// The floor is what keeps them out from now on; it never falls.
     pub(crate) fn restart(&mut self, mark: Sequence) {
-        self.floor = self.newest;
+        self.floor = self.floor.max(self.newest);
         self.mark = mark;
         self.window = 0;
         self.recent = [Accepted::default(); RECENT];
+        self.copies = [0; RECENT];
         self.next = 0;
     }
 
     /// Remembers an accepted message.
     pub(crate) fn remember(&mut self, sequence: Sequence, tag: &Tag, at: Timestamp) {
-        let at_s = u32::try_from(at.as_millis() / 1_000).unwrap_or(0);
         let place = usize::from(self.next) % RECENT;
         self.recent[place] = Accepted {
             sequence_low: low(sequence),
             tag: short(tag),
-            at_s,
-            copies: 0,
+            at_ms: milliseconds(at),
         };
+        self.copies[place] = 0;
         self.next = ((place + 1) % RECENT) as u8;
     }
 
@@ -113,19 +118,33 @@ impl DeviceState {
                 Memory::OtherTag
             };
         }
+        let distance = self.mark.get() - sequence.get();
+        // The window remembers more than the ring, though not with which tag.
+        let lower_in_window = match self.window.checked_shr(distance.try_into().unwrap_or(u32::MAX)) {
+            Some(from_here) if from_here & 1 == 1 => return Memory::TooOld,
+            Some(from_here) => from_here != 0,
+            None => false,
+        };
         // Distances below the mark, since only the lower halves are kept.
         let behind = |low_half: u32| low(self.mark).wrapping_sub(low_half);
         let oldest = used().map(|(_, accepted)| behind(accepted.sequence_low)).max();
-        let distance = self.mark.get() - sequence.get();
-        if oldest.is_some_and(|oldest| distance < u64::from(oldest)) {
+        if lower_in_window || oldest.is_some_and(|oldest| distance < u64::from(oldest)) {
             Memory::Unseen
         } else {
             Memory::TooOld
         }
     }
 
-    pub(crate) fn accepted(&mut self, place: usize) -> &mut Accepted {
-        &mut self.recent[place]
+    /// Counts one more copy of the message at `place` in the ring; says how many there were.
+    pub(crate) fn count_copy(&mut self, place: usize) -> u8 {
+        self.copies[place] = self.copies[place].saturating_add(1);
+        self.copies[place]
+    }
+
+    /// Milliseconds from the acceptance of the message at `place` in the ring to `now`, modulo
+    /// 2^32 (49 days).
+    pub(crate) fn age_ms(&self, place: usize, now: Timestamp) -> u32 {
+        milliseconds(now).wrapping_sub(self.recent[place].at_ms)
     }
 
     /// The highest accepted sequence.
@@ -152,7 +171,7 @@ impl DeviceState {
     /// | 41, 42 to 45 | 1 with a boot counter else 0; the counter |
     /// | 46, 47 | key epoch |
     /// | 48 | place of the next recent message |
-    /// | 49 on | ten times: lower half of the sequence, tag, seconds since 1970 (4 bytes each), copies (1 byte) |
+    /// | 49 on | ten times: lower half of the sequence, start of the tag, lower half of the milliseconds since 1970 at acceptance (4 bytes each), copies (1 byte) |
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(49 + RECENT * 13);
@@ -166,11 +185,11 @@ impl DeviceState {
         bytes.extend(self.boot.map_or(0, |boot| boot.0).to_le_bytes());
         bytes.extend(self.epoch.0.to_le_bytes());
         bytes.push(self.next);
-        for accepted in &self.recent {
+        for (accepted, copies) in self.recent.iter().zip(self.copies) {
             bytes.extend(accepted.sequence_low.to_le_bytes());
             bytes.extend(accepted.tag.to_le_bytes());
-            bytes.extend(accepted.at_s.to_le_bytes());
-            bytes.push(accepted.copies);
+            bytes.extend(accepted.at_ms.to_le_bytes());
+            bytes.push(copies);
         }
         bytes
     }
@@ -187,26 +206,29 @@ impl DeviceState {
         let floor = Timestamp::from_micros(i64::from_le_bytes(take(&mut rest)?));
         let window = u64::from_le_bytes(take(&mut rest)?);
         let session = SessionId(u64::from_le_bytes(take(&mut rest)?));
-        let has_boot = take::<1>(&mut rest)? == [1];
+        let [has_boot] = take(&mut rest)?;
         let boot = Boot(u32::from_le_bytes(take(&mut rest)?));
         let epoch = KeyEpoch(u16::from_le_bytes(take(&mut rest)?));
         let [next] = take(&mut rest)?;
         let mut recent = [Accepted::default(); RECENT];
-        for accepted in &mut recent {
+        let mut copies = [0; RECENT];
+        for (accepted, copies) in recent.iter_mut().zip(&mut copies) {
             accepted.sequence_low = u32::from_le_bytes(take(&mut rest)?);
             accepted.tag = u32::from_le_bytes(take(&mut rest)?);
-            accepted.at_s = u32::from_le_bytes(take(&mut rest)?);
-            [accepted.copies] = take(&mut rest)?;
+            accepted.at_ms = u32::from_le_bytes(take(&mut rest)?);
+            [*copies] = take(&mut rest)?;
         }
-        rest.is_empty().then_some(Self {
+        let sound = rest.is_empty() && has_boot <= 1 && usize::from(next) < RECENT;
+        sound.then_some(Self {
             mark,
             newest,
             floor,
             window,
             session,
-            boot: has_boot.then_some(boot),
+            boot: (has_boot == 1).then_some(boot),
             epoch,
             recent,
+            copies,
             next,
         })
     }
@@ -229,15 +251,27 @@ fn short(tag: &Tag) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "differences of lower halves are exact up to 49 days, before 1970 too"
+)]
+fn milliseconds(time: Timestamp) -> u32 {
+    time.as_millis() as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::NOW;
 
+    const NEVER: Timestamp = Timestamp::from_micros(i64::MIN);
+
     #[test]
     fn state_is_small_and_survives_its_bytes() {
-        assert!(size_of::<DeviceState>() <= 256, "{}", size_of::<DeviceState>());
-        let mut state = DeviceState::first(Sequence::new(1 << 40).unwrap(), NOW, SessionId(7));
+        assert!(size_of::<DeviceState>() <= 200, "{}", size_of::<DeviceState>());
+        assert_eq!(size_of::<Option<DeviceState>>(), size_of::<DeviceState>());
+        let mut state = DeviceState::first(Sequence::new(1 << 40).unwrap(), NOW, NEVER, SessionId(7));
         assert!(state.to_bytes().len() <= 200);
         state.boot = Some(Boot(3));
         state.remember(state.mark, &Tag([5; 32]), NOW);
@@ -246,12 +280,37 @@ mod tests {
         assert_eq!(DeviceState::from_bytes(&bytes[1..]), None);
         assert_eq!(DeviceState::from_bytes(&bytes[..bytes.len() - 1]), None);
         assert_eq!(DeviceState::from_bytes(&[&bytes[..], &[0]].concat()), None);
+        for (place, wrong) in [(0, 2), (41, 2), (48, RECENT as u8)] {
+            let mut bytes = bytes.clone();
+            bytes[place] = wrong;
+            assert_eq!(DeviceState::from_bytes(&bytes), None, "byte {place}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_layout_1_are_what_they_were() {
+        let mut state = DeviceState::first(
+            Sequence::new(0x0102_0304_0506).unwrap(),
+            Timestamp::from_micros(0x1112_1314_1516_1718),
+            Timestamp::from_micros(0x2122_2324_2526_2728),
+            SessionId(0x4142_4344_4546_4748),
+        );
+        state.window = 0x3132_3334_3536_3738;
+        state.boot = Some(Boot(0x5152_5354));
+        state.epoch = KeyEpoch(0x6162);
+        state.remember(state.mark, &Tag([0x71; 32]), Timestamp::from_micros(0x8182_8384 * 1_000));
+        assert_eq!(state.count_copy(0), 1);
+        let hex: String = state.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let head = "01 0605040302010000 1817161514131211 2827262524232221 3837363534333231 \
+                    4847464544434241 01 54535251 6261 01 06050403 71717171 84838281 01";
+        assert_eq!(hex, head.replace(' ', "") + &"00".repeat(9 * 13));
+        assert_eq!(DeviceState::from_bytes(&state.to_bytes()), Some(state));
     }
 
     #[test]
     fn recent_messages_are_told_from_unseen_and_from_old_ones() {
         let at = |number: u64| Sequence::new(number).unwrap();
-        let mut state = DeviceState::first(at(100), NOW, SessionId(7));
+        let mut state = DeviceState::first(at(100), NOW, NEVER, SessionId(7));
         for number in (100..=140).step_by(2) {
             state.mark = at(number);
             state.remember(at(number), &Tag([number as u8; 32]), NOW);
@@ -267,5 +326,20 @@ mod tests {
         assert_eq!(state.recall(at(140), &Tag([1; 32])), Memory::OtherTag);
         assert_eq!(state.recall(at(139), &Tag([1; 32])), Memory::Unseen);
         assert_eq!(state.recall(at(120), &Tag([120; 32])), Memory::TooOld);
+    }
+
+    #[test]
+    fn window_tells_passed_over_from_accepted_where_the_ring_no_longer_does() {
+        let at = |number: u64| Sequence::new(number).unwrap();
+        let mut state = DeviceState::first(at(100), NOW, NEVER, SessionId(7));
+        state.window = 1 << 40 | 1 << 42 | 1;
+        state.remember(at(100), &Tag([1; 32]), NOW);
+        let recall = |number| state.recall(at(number), &Tag([2; 32]));
+        assert_eq!(recall(100), Memory::OtherTag);
+        assert_eq!(recall(59), Memory::Unseen);
+        assert_eq!(recall(60), Memory::TooOld);
+        assert_eq!(recall(58), Memory::TooOld);
+        assert_eq!(recall(57), Memory::TooOld);
+        assert_eq!(recall(36), Memory::TooOld);
     }
 }

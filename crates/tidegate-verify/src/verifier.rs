@@ -1,13 +1,14 @@
 //! Checks 1 to 8: limits, topic, identity, format, key, MAC, schema.
 
 use crate::delivery::{Delivery, SessionId};
+use crate::guard::GuardPolicy;
 use crate::quota::Quotas;
 use crate::registry::{Device, Registry};
 use crate::stage::{Unverified, Verified};
 use crate::verdict::Refusal;
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceIndex, KeyEpoch, ZoneId};
-use tidegate_envelope::json::Document;
+use tidegate_envelope::json::{Document, Member};
 use tidegate_envelope::json_v1;
 use tidegate_envelope::key::Tag;
 use tidegate_envelope::principal::{Principal, Role};
@@ -15,6 +16,9 @@ use tidegate_envelope::reading::Reading;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 use tidegate_envelope::unsigned;
+
+/// Characters of a topic or a name from outside that a refusal repeats.
+const MAX_SHOWN: usize = 80;
 
 /// Whether messages prove anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,9 @@ pub struct Verifier {
     protection: Protection,
     max_payload_bytes: usize,
     quotas: Quotas,
+    /// Only to say of a message that fails check 8 whether it fails check 10 too.
+    policy: GuardPolicy,
+    anonymous: bool,
 }
 
 impl Verifier {
@@ -65,10 +72,33 @@ impl Verifier {
             protection,
             max_payload_bytes,
             quotas,
+            policy: GuardPolicy::default(),
+            anonymous: false,
         }
     }
 
+    /// Names `stale` and `future` by the guard's limits, where they are not the default ones.
+    #[must_use]
+    pub fn with_policy(mut self, policy: GuardPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Takes signed messages from connections that prove nothing about who is there.
+    ///
+    /// The MAC alone decides then; and whoever can connect can use up a device's quota in its
+    /// place, which with certificates only the device itself can.
+    #[must_use]
+    pub fn dangerous_allow_anonymous(mut self) -> Self {
+        self.anonymous = true;
+        self
+    }
+
     /// Runs checks 1 to 8 in order; the first that fails is the reason.
+    ///
+    /// # Errors
+    /// The refusal. Once the MAC has held it names the further checks that fail too, except those
+    /// of the replay guard, which sees only what has passed here.
     pub fn verify(
         &self,
         delivery: Unverified<Delivery<'_>>,
@@ -81,7 +111,8 @@ impl Verifier {
                 delivery.payload.len(),
                 self.max_payload_bytes
             );
-            return Err(Refusal::new(Reason::Oversize, None, detail));
+            let device = self.registry.by_topic(delivery.topic).ok();
+            return Err(Refusal::new(Reason::Oversize, device, detail));
         }
         match self.protection {
             Protection::Unprotected => self.read_unsigned(&delivery, now),
@@ -108,7 +139,7 @@ impl Verifier {
             return Err(Refusal::new(Reason::Retained, by_topic.ok(), detail));
         }
         let index =
-            by_topic.map_err(|reason| Refusal::new(reason, None, format!("topic {}", delivery.topic)))?;
+            by_topic.map_err(|reason| Refusal::new(reason, None, format!("topic {}", shown(delivery.topic))))?;
         let device = self.registry.device(index);
         let refuse = |reason, detail: String| Refusal::new(reason, Some(index), detail);
         if !device.enabled {
@@ -117,7 +148,8 @@ impl Verifier {
                 format!("{} is disabled in the registry", device.id),
             ));
         }
-        identity(delivery.principal, device).map_err(|detail| refuse(Reason::IdentityMismatch, detail))?;
+        self.identity(delivery.principal, device)
+            .map_err(|detail| refuse(Reason::IdentityMismatch, detail))?;
 
         let document = Document::parse(delivery.payload)
             .map_err(|error| refuse(Reason::Malformed, error.to_string()))?;
@@ -128,15 +160,25 @@ impl Verifier {
             reading => reading,
         };
         let (epoch, tag) = signature(&document, device).map_err(|(reason, detail)| refuse(reason, detail))?;
-        let reading = reading.map_err(|error| refuse(error.reason(), error.to_string()))?;
-        if reading.device.as_ref() != Some(&device.message_id) {
-            let said = reading.device.as_ref().map_or("nobody", |id| id.as_str());
-            let detail = format!(
-                "the message speaks for {said}, the topic for {}",
-                device.message_id
-            );
-            return Err(refuse(Reason::IdentityMismatch, detail));
+        // Read from the document, since a message that fails its schema has no reading.
+        let claimed = match document.members().find("device_id") {
+            Some(Member::Text(claimed)) => Some(claimed),
+            _ => None,
+        };
+        let foreign = claimed.filter(|claimed| *claimed != device.message_id.as_str());
+        if let Some(claimed) = foreign {
+            let claimed = shown(claimed);
+            let detail = format!("the message speaks for {claimed}, the topic for {}", device.message_id);
+            let mut refusal = refuse(Reason::IdentityMismatch, detail);
+            refusal.also.extend(reading.as_ref().err().map(|error| error.reason()));
+            refusal.also.extend(self.lateness(&document, now));
+            return Err(refusal);
         }
+        let reading = reading.map_err(|error| {
+            let mut refusal = refuse(error.reason(), error.to_string());
+            refusal.also.extend(self.lateness(&document, now));
+            refusal
+        })?;
         Ok(Message {
             device: Some(index),
             zone: Some(device.zone.clone()),
@@ -157,7 +199,7 @@ impl Verifier {
             return Err(Refusal::new(
                 Reason::TopicInvalid,
                 None,
-                format!("topic {}", delivery.topic),
+                format!("topic {}", shown(delivery.topic)),
             ));
         }
         let document = Document::parse(delivery.payload)
@@ -187,22 +229,36 @@ impl Verifier {
             protection: Protection::Unprotected,
         })
     }
+
+    /// Check 4. A certificate must be this very device's; where another broker stands between, its
+    /// access control has tied certificate to topic.
+    fn identity(&self, principal: &Principal, device: &Device) -> Result<(), String> {
+        match principal {
+            Principal::Broker => Ok(()),
+            Principal::Certificate {
+                id,
+                role: Role::Device,
+            } if *id == device.id => Ok(()),
+            Principal::Certificate { id, .. } => {
+                Err(format!("the certificate is {id}'s, the topic {}'s", device.id))
+            }
+            Principal::Anonymous if self.anonymous => Ok(()),
+            Principal::Anonymous => Err(format!("nobody proved to be {}", device.id)),
+        }
+    }
+
+    /// Check 10 of a message that has failed check 8 already.
+    fn lateness(&self, document: &Document<'_>, now: Timestamp) -> Option<Reason> {
+        match document.members().find("timestamp") {
+            Some(Member::Text(text)) => self.policy.lateness(Timestamp::parse_rfc3339(text)?, now),
+            _ => None,
+        }
+    }
 }
 
-/// Check 4. A certificate must be this very device's; where another broker stands between, its
-/// access control has tied certificate to topic.
-fn identity(principal: &Principal, device: &Device) -> Result<(), String> {
-    match principal {
-        Principal::Broker => Ok(()),
-        Principal::Certificate {
-            id,
-            role: Role::Device,
-        } if *id == device.id => Ok(()),
-        Principal::Certificate { id, .. } => {
-            Err(format!("the certificate is {id}'s, the topic {}'s", device.id))
-        }
-        Principal::Anonymous => Err(format!("nobody proved to be {}", device.id)),
-    }
+/// Text from outside, short and without control characters.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_SHOWN).flat_map(char::escape_default).collect()
 }
 
 /// Checks 6 and 7: which of the device's keys signed this?

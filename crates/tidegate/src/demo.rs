@@ -88,7 +88,7 @@ pub(crate) async fn run(demo: Demo, stop: CancellationToken) -> Result<()> {
     let mut faults = Vec::new();
     let count = u32::try_from(devices.len()).unwrap_or(u32::MAX).max(1);
     for (position, entry) in devices.iter().enumerate() {
-        let mut sensor = SimulatedSensor::open(&demo.config, entry, local_broker(&demo.config, entry)?)?;
+        let sensor = SimulatedSensor::open(&demo.config, entry, local_broker(&demo.config, entry)?)?;
         let (sender, receiver) = mpsc::channel(4);
         faults.push(sender);
         // Sensors speak one after the other, not all at once.
@@ -134,7 +134,7 @@ impl SimulatedSensor {
         let message_id = MessageDeviceId::new(&entry.message_id)?;
         let model = Building::new(SEED).sensor(Zone::of(&ZoneId::new(&entry.zone)?), &id);
         let (publisher, events) =
-            Publisher::start(PublisherConfig::new(id, message_id, topic, broker, signing), sequence);
+            Publisher::start(PublisherConfig::new(id, message_id, topic, broker, signing), sequence)?;
         Ok(Self { publisher, events, model, next: clock::now(), fault: None, entry: entry.clone(), failing: false })
     }
 

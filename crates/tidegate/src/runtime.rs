@@ -140,7 +140,7 @@ fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
     let model = Model::load(&path).with_context(|| {
         format!("cannot load the model {}; `tidegate detect train` makes a new one", path.display())
     })?;
-    Ok(Some(Detector::new(Arc::new(model), registry.devices().len())))
+    Ok(Some(Detector::new(Arc::new(model), registry.devices().iter().map(|device| &device.id))))
 }
 
 fn hub_options(

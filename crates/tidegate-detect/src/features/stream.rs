@@ -15,6 +15,9 @@ pub const BASELINE_READINGS: u32 = 720;
 const BASELINE_RATE: f32 = 0.001_387_925;
 /// A single residual counts for at most this many standard deviations in the memory.
 const CLIP: f32 = 6.0;
+/// A single residual moves the baseline as if it were at most this many standard deviations off, so
+/// that an event of minutes is no new normal, and its end no second alarm.
+const BASELINE_CLIP: f32 = 1.0;
 /// The cumulative sum grows by what a deviation exceeds this, in standard deviations.
 const ALLOWANCE: f32 = 0.5;
 /// The cumulative sum grows to this and no further, so that it falls soon after the cause is gone.
@@ -115,12 +118,12 @@ impl State {
             state.last = value;
             row_run = row_run.min(state.run);
             let beyond = (channel.low - value).max(value - channel.high).max(0.0) / channel.deviation;
-            heads[head] = if channel.runs_count { (state.run as f32).ln_1p() } else { 0.0 };
+            heads[head] = if channel.runs_count { (state.run as f32).min(60.0) } else { 0.0 };
             heads[head + 1] = finite(step.abs() / channel.step);
             heads[head + 2] = finite(beyond);
             head += CHANNEL_HEADS;
         }
-        heads[head] = (row_run as f32).ln_1p();
+        heads[head] = (row_run as f32).min(60.0);
     }
 
     /// How many readings have been taken in.
@@ -180,7 +183,7 @@ impl ResidualState {
         };
         self.fast += rate(FAST_RATE) * (clipped - self.fast);
         self.slow += rate(SLOW_RATE) * (clipped - self.slow);
-        self.baseline += rate(BASELINE_RATE) * (clipped - self.baseline);
+        self.baseline += rate(BASELINE_RATE) * (clipped - self.baseline).clamp(-BASELINE_CLIP, BASELINE_CLIP);
         let square = clipped_innovation * clipped_innovation;
         if readings > 1 {
             self.variance_fast += FAST_RATE * (square - self.variance_fast);

@@ -4,7 +4,7 @@ use crate::broker::{Broker, Packet};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use tidegate_device::publisher::{BrokerAddress, Event, Publisher, PublisherConfig, Signing};
+use tidegate_device::publisher::{BrokerAddress, Event, PublishError, Publisher, PublisherConfig, Signing};
 use tidegate_device::sequence::SequenceFile;
 use tidegate_device::simulator::{Building, Zone};
 use tidegate_envelope::id::{Boot, DeviceId, KeyEpoch, MessageDeviceId, Sequence};
@@ -61,7 +61,7 @@ impl Rig {
 
     fn start(&self, config: PublisherConfig) -> (Publisher, Receiver<Event>) {
         let sequence = SequenceFile::open(&self.folder.path().join("state"), &device()).unwrap();
-        Publisher::start(config, sequence)
+        Publisher::start(config, sequence).unwrap()
     }
 
     fn publish(&self, publisher: &mut Publisher) -> Sequence {
@@ -337,6 +337,26 @@ impl Site {
             port,
             tls: Some(tls),
         }
+    }
+}
+
+#[tokio::test]
+async fn topic_with_wildcards_is_refused_at_the_start() {
+    let rig = Rig::new();
+    for (number, topic) in ["", "hydroficient/#", "hydroficient/+/sensors"]
+        .into_iter()
+        .enumerate()
+    {
+        let path = rig.folder.path().join(number.to_string());
+        let sequence = SequenceFile::open(&path, &device()).unwrap();
+        let refused = Publisher::start(
+            PublisherConfig {
+                topic: topic.into(),
+                ..rig.config(1)
+            },
+            sequence,
+        );
+        assert!(matches!(refused, Err(PublishError::Topic(_))), "{topic:?}");
     }
 }
 

@@ -35,24 +35,30 @@ pub(super) fn canonical(document: &Document<'_>, out: &mut Vec<u8>) {
 /// Writes `text` as a JSON string in ASCII, with Python's escapes.
 pub fn write_text(text: &str, out: &mut impl fmt::Write) -> fmt::Result {
     out.write_char('"')?;
-    for character in text.chars() {
-        match character {
-            '"' => out.write_str("\\\"")?,
-            '\\' => out.write_str("\\\\")?,
-            '\n' => out.write_str("\\n")?,
-            '\r' => out.write_str("\\r")?,
-            '\t' => out.write_str("\\t")?,
-            '\u{8}' => out.write_str("\\b")?,
-            '\u{c}' => out.write_str("\\f")?,
-            ' '..='~' => out.write_char(character)?,
-            other => {
-                let mut units = [0; 2];
-                for unit in other.encode_utf16(&mut units) {
-                    write!(out, "\\u{unit:04x}")?;
-                }
+    // Where the characters begin that go out as they are; in one piece, as a sink may sign them.
+    let mut run = 0;
+    for (at, character) in text.char_indices() {
+        let short = match character {
+            '"' => "\\\"",
+            '\\' => "\\\\",
+            '\n' => "\\n",
+            '\r' => "\\r",
+            '\t' => "\\t",
+            '\u{8}' => "\\b",
+            '\u{c}' => "\\f",
+            ' '..='~' => continue,
+            _ => "",
+        };
+        out.write_str(&text[run..at])?;
+        out.write_str(short)?;
+        if short.is_empty() {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
             }
         }
+        run = at + character.len_utf8();
     }
+    out.write_str(&text[run..])?;
     out.write_char('"')
 }
 

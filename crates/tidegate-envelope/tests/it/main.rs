@@ -4,5 +4,4 @@
 
 mod arbitrary;
 mod python;
-mod timing;
 mod vectors;

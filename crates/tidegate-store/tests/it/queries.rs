@@ -204,3 +204,30 @@ fn reading_beyond_the_layouts_that_are_remembered_keeps_its_names() {
     }
     assert_eq!(rows.len(), 1_100);
 }
+
+#[test]
+fn view_names_every_value_for_other_tools() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.db");
+    let mut store = filled(&path, 1);
+    let mut batch = Vec::new();
+    for number in 1..=1_024_u64 {
+        let mut unsigned = admission(0, number + 1, 0);
+        unsigned.message.reading.channels = crate::support::channels(&[(&format!("c{number}"), 0.5)]);
+        batch.push(unsigned);
+    }
+    store.commit(&batch, at_ms(0)).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    let value = |id: i64| -> (String, String, f64) {
+        connection
+            .query_row(
+                "SELECT device, channel, value FROM reading_values WHERE id = ?1 ORDER BY channel DESC",
+                [id],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .unwrap()
+    };
+    assert_eq!(value(1), ("device-001".into(), "pressure_upstream".into(), 60.01));
+    // The last one has no place in the table of layouts any more.
+    assert_eq!(value(1_025), ("device-001".into(), "c1024".into(), 0.5));
+}

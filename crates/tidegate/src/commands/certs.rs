@@ -165,7 +165,7 @@ fn list(config: &Config, format: Format) -> Result<ExitCode> {
         }
         Format::Table => {
             let mut table = Table::new();
-            table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+            table.load_style(presets::UTF8_HORIZONTAL_ONLY);
             table.set_header(["file", "name", "role", "expires", "days left", "state"]);
             for row in rows {
                 let days = row.days_left.to_string();

@@ -100,7 +100,7 @@ fn list(place: &Place, format: Format) -> Result<()> {
                 writer.flush()?;
             } else {
                 let mut table = Table::new();
-                table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header).add_rows(rows);
+                table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header).add_rows(rows);
                 anstream::println!("{table}");
             }
         }

@@ -35,7 +35,7 @@ impl Span {
 /// A table in the house's style.
 pub(super) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(header.iter().copied());
     table
 }

@@ -60,9 +60,11 @@ pub(super) fn accepted(
     event.channels = reading.channels.clone();
     if let Some(assessment) = assessment {
         event.score = Some(assessment.score);
-        if let Some(explanation) = &assessment.explanation {
+        if let Some(explanation) = &assessment.reason {
             event.detail.clone_from(&explanation.sentence);
-            event.expected.clone_from(&explanation.expected);
+            let number = |value: f64| format!("{value:.2} {}", explanation.unit);
+            let seen = explanation.seen.map(number).unwrap_or_default();
+            event.expected = Some(format!("{}, seen {seen}", number(explanation.expected)));
         }
     }
     if flagged {

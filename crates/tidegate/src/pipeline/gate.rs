@@ -79,7 +79,7 @@ impl Gate {
             Outcome::Duplicate => group.duplicates.push(answer),
             Outcome::Refused(refusal) => {
                 // The sender may be gone; its message is refused all the same.
-                drop(answer.send(Disposition::Refused(refusal.reason)));
+                let _ = answer.send(Disposition::Refused(refusal.reason));
                 self.journal.publish(describe::refused(&self.registry, &refusal, &origin, now));
             }
         }
@@ -95,7 +95,7 @@ impl Gate {
             Ok(admissions) => {
                 self.answer_duplicates(group, true);
                 for (admission, (origin, answer)) in admissions.into_iter().zip(group.admitted.drain(..)) {
-                    drop(answer.send(Disposition::Deliver));
+                    let _ = answer.send(Disposition::Deliver);
                     // Fails only when detection has ended, which is at shutdown.
                     drop(self.released.blocking_send(Released { admission, origin }));
                 }
@@ -109,7 +109,7 @@ impl Gate {
                     self.journal.publish(event);
                 }
                 for (_, answer) in group.admitted.drain(..) {
-                    drop(answer.send(Disposition::Unavailable));
+                    let _ = answer.send(Disposition::Unavailable);
                 }
             }
         }
@@ -118,7 +118,7 @@ impl Gate {
     fn answer_duplicates(&self, group: &mut Group, durable: bool) {
         for answer in group.duplicates.drain(..) {
             let disposition = if durable { Disposition::Refused(Reason::Duplicate) } else { Disposition::Unavailable };
-            drop(answer.send(disposition));
+            let _ = answer.send(disposition);
         }
     }
 
