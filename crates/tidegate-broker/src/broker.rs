@@ -70,8 +70,11 @@ impl Broker {
         let BrokerConfig {
             listeners,
             tls,
-            limits,
+            mut limits,
         } = config;
+        // With a window of nothing, nothing would ever be acknowledged.
+        limits.max_incoming_in_flight = limits.max_incoming_in_flight.max(1);
+        limits.max_outgoing_in_flight = limits.max_outgoing_in_flight.max(1);
         if listeners.is_empty() {
             return Err(BrokerError::NoListener);
         }

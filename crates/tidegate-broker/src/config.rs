@@ -52,7 +52,7 @@ pub struct Limits {
     pub max_payload_bytes: usize,
     /// Publishes of one client that wait for the gate at one time (MQTT 5 Receive Maximum), 1 to 65,535.
     pub max_incoming_in_flight: u16,
-    /// Publishes to one client that wait for its acknowledgement at one time.
+    /// Publishes to one client that wait for its acknowledgement at one time, 1 at least.
     pub max_outgoing_in_flight: u16,
     /// Messages that wait for one client.
     pub max_queued_messages: usize,

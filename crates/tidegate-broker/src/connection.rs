@@ -24,13 +24,14 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use crate::acl::Rights;
+use crate::end::End;
 use crate::limits::Place;
 use crate::message::Delivery;
 use crate::publish::Pending;
 use crate::router::RouteMemory;
 use crate::session::{Flow, LateWill, Leash, Order, Session};
 use crate::shared::{Shared, Who};
-use crate::wire::{Acknowledge, Packet, Will, Wire, WireError};
+use crate::wire::{Acknowledge, Packet, Will, Wire};
 
 /// A socket with or without TLS.
 pub(crate) type Link = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -124,101 +125,12 @@ impl Clock {
     }
 }
 
-/// Why a connection ends.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// DISCONNECT came.
-    Left { with_will: bool },
-    /// The socket was closed or broke.
-    Lost,
-    /// The client broke the protocol or a limit.
-    Broken {
-        code: DisconnectReasonCode,
-        reason: Reason,
-        detail: String,
-    },
-    /// Nothing was heard for longer than the client promised.
-    Silent,
-    /// The client did not read what was written.
-    Stalled,
-    /// The client was too slow for the messages of QoS 1 and 2 that it asked for.
-    Slow,
-    /// The client's certificate expired while it was connected.
-    Expired,
-    /// A publish could not be made durable, and MQTT 3.1.1 has no way to say so.
-    Unavailable,
-    /// Somebody else ended it.
-    Ordered(Order),
-}
-
-impl End {
-    pub(crate) fn protocol(code: DisconnectReasonCode, detail: impl Into<String>) -> Self {
-        Self::Broken {
-            code,
-            reason: Reason::MqttMalformed,
-            detail: detail.into(),
-        }
-    }
-
-    /// The reason code of the DISCONNECT, for clients that still listen.
-    fn code(&self) -> Option<DisconnectReasonCode> {
-        match self {
-            Self::Left { .. } | Self::Lost | Self::Stalled | Self::Unavailable => None,
-            Self::Broken { code, .. } => Some(*code),
-            Self::Silent => Some(DisconnectReasonCode::KeepAliveTimeout),
-            Self::Slow => Some(DisconnectReasonCode::QuotaExceeded),
-            Self::Expired => Some(DisconnectReasonCode::NotAuthorized),
-            Self::Ordered(Order::TakeOver) => Some(DisconnectReasonCode::SessionTakenOver),
-            Self::Ordered(Order::Close {
-                reason: Reason::SessionClosedRevoked,
-                ..
-            }) => Some(DisconnectReasonCode::NotAuthorized),
-            Self::Ordered(Order::Close { .. }) => Some(DisconnectReasonCode::AdministrativeAction),
-            Self::Ordered(Order::ShutDown) => Some(DisconnectReasonCode::ServerShuttingDown),
-        }
-    }
-
-    /// Whether the will is published (MQTT 5 §3.1.2.5). One that is shut out says nothing more,
-    /// and a broker that stops publishes nothing more.
-    fn publishes_will(&self) -> bool {
-        !matches!(
-            self,
-            Self::Left { with_will: false }
-                | Self::Expired
-                | Self::Ordered(Order::Close { .. } | Order::ShutDown)
-        )
-    }
-
-    /// How long the session lives on that was to live for `asked`.
-    fn session_expiry(&self, asked: Duration) -> Duration {
-        match self {
-            Self::Ordered(Order::Close {
-                keep_session: false, ..
-            }) => Duration::ZERO,
-            _ => asked,
-        }
-    }
-}
-
-impl From<WireError> for End {
-    fn from(error: WireError) -> Self {
-        let reason = match error {
-            WireError::TooLong { .. } => Reason::Oversize,
-            _ => Reason::MqttMalformed,
-        };
-        Self::Broken {
-            code: error.code(),
-            reason,
-            detail: error.to_string(),
-        }
-    }
-}
-
 impl Connection {
     /// Serves the client until the connection ends, and then leaves everything in order.
     pub(crate) async fn run(mut self) {
         let end = std::future::poll_fn(|cx| self.poll_serve(cx)).await;
-        self.finish(end).await;
+        // In a box, since its future is larger than the connection and lives only at its end.
+        Box::pin(self.finish(end)).await;
     }
 
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -499,7 +411,7 @@ pub(crate) async fn say(link: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes:
         link.write_all(bytes).await?;
         link.shutdown().await?;
         // Closing a socket with unread bytes resets it, and the client may lose what was said.
-        let mut unread = [0; FIRST_READ_BYTES];
+        let mut unread = vec![0; FIRST_READ_BYTES];
         while link.read(&mut unread).await? > 0 {}
         Ok::<(), std::io::Error>(())
     };

@@ -7,7 +7,8 @@ use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::PublishProperties;
 use tokio::time::Instant;
 
-use crate::connection::{Connection, End};
+use crate::connection::Connection;
+use crate::end::End;
 use crate::mailbox::Overflow;
 use crate::message::Delivery;
 use crate::shared::count;

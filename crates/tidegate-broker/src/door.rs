@@ -108,9 +108,9 @@ impl Door {
             };
             let (stop, end) = (stop.clone(), end.clone());
             tasks.spawn(async move {
-                let admitted = stop.run_until_cancelled(newcomer.admit());
-                // The large futures of handshake and CONNECT are gone once the connection runs.
-                if let Some(connection) = Box::pin(admitted).await.flatten() {
+                // In a box, the future of handshake and CONNECT is gone once the connection runs.
+                let admitted = Box::pin(newcomer.admit(stop)).await;
+                if let Some(connection) = admitted {
                     end.run_until_cancelled(connection.run()).await;
                 }
             });
@@ -148,13 +148,16 @@ struct Newcomer {
 
 impl Newcomer {
     /// `None` when no connection comes of it; what a defender should know is reported.
-    async fn admit(self) -> Option<Connection> {
+    async fn admit(self, stop: CancellationToken) -> Option<Connection> {
         let deadline = Instant::now() + self.shared.limits.connect_within;
         let (shared, who) = (Arc::clone(&self.shared), self.who.clone());
-        match timeout_at(deadline, self.speak()).await {
+        match stop
+            .run_until_cancelled(timeout_at(deadline, self.speak()))
+            .await?
+        {
             Ok(spoken) => {
                 let (arrival, opening) = spoken?;
-                arrival.establish(shared, opening).await
+                Box::pin(arrival.establish(shared, opening)).await
             }
             Err(_) => {
                 let within = shared.limits.connect_within.as_millis();
@@ -184,8 +187,7 @@ impl Newcomer {
             Transport::Plain => (Either::Left(socket), Identity::anonymous(), None),
             Transport::Tls => {
                 let TlsSlot { config, generation } = shared.tls();
-                let accepted = TlsAcceptor::from(config?).accept(socket).await;
-                let stream = match accepted {
+                let stream = match Box::pin(TlsAcceptor::from(config?).accept(socket)).await {
                     Ok(stream) => stream,
                     Err(error) => {
                         shared.report(classify(&error), &who, None, error.to_string());

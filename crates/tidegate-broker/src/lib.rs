@@ -4,7 +4,9 @@
 //! deadlines) → `connect` (identity, rights, session) → `connection` → `publish` (access
 //! control, the [`Gate`]) → `router` → `mailbox` → `deliver`. One task per connection does
 //! all of that; tasks meet only in the router, which publishers read from memory of their own,
-//! and in the mailboxes, which are bounded and never waited for.
+//! and in the mailboxes, which are bounded and never waited for: a subscriber that does not read is
+//! cut off when its mailbox is full. While one that does read is being outrun, its publishers read
+//! their own sockets only every 10 ms.
 //!
 //! **Invariant**: a publish is acknowledged, and shown to subscribers, only after the gate said
 //! [`Disposition::Deliver`]; everything that a client can make the broker keep or wait for has a
@@ -17,6 +19,7 @@ mod connect;
 mod connection;
 mod deliver;
 mod door;
+mod end;
 mod events;
 mod filter;
 mod gate;

@@ -9,7 +9,8 @@ use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::{DisconnectReasonCode, PublishAckReason, PublishProperties};
 use tidegate_envelope::reason::Reason;
 
-use crate::connection::{Connection, End};
+use crate::connection::Connection;
+use crate::end::End;
 use crate::filter::is_topic_name;
 use crate::gate::{Admission, Disposition, Incoming};
 use crate::session::Taken;

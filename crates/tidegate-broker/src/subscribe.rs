@@ -10,7 +10,8 @@ use rmqtt_codec::v5::{
 };
 use tidegate_envelope::reason::Reason;
 
-use crate::connection::{Connection, End};
+use crate::connection::Connection;
+use crate::end::End;
 use crate::filter::Filter;
 use crate::message::{Delivery, owned};
 use crate::router::Options;

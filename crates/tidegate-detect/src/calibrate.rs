@@ -54,7 +54,11 @@ mod tests {
 
     fn check(count: u16, rate: f64, expected: f32) {
         let scores = (1..=count).rev().map(f32::from).collect();
-        assert_eq!(Calibration::fit(scores, rate).threshold, expected, "{count} scores at {rate}");
+        assert_eq!(
+            Calibration::fit(scores, rate).threshold,
+            expected,
+            "{count} scores at {rate}"
+        );
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! What channels are called in messages, in sentences, and in which unit they are.
 
 /// The five channels of a water sensor, sorted as messages sort them.
-pub const WATER: [&str; 5] =
-    ["flow_rate", "gate_a_position", "gate_b_position", "pressure_downstream", "pressure_upstream"];
+pub const WATER: [&str; 5] = [
+    "flow_rate",
+    "gate_a_position",
+    "gate_b_position",
+    "pressure_downstream",
+    "pressure_upstream",
+];
 
 /// Most channels of one device that features are computed for. It bounds a device's state to 1 KB.
 pub const MAX_TRACKED: usize = 12;

@@ -26,8 +26,10 @@ mod tests {
 
     fn check(readings: &str, expected: &str) {
         let mut debounce = Debounce::default();
-        let got: String =
-            readings.chars().map(|c| if debounce.observe(c == '!') { 'A' } else { '.' }).collect();
+        let got: String = readings
+            .chars()
+            .map(|c| if debounce.observe(c == '!') { 'A' } else { '.' })
+            .collect();
         assert_eq!(got, expected, "{readings}");
     }
 

@@ -3,11 +3,11 @@
 use crate::channel::MAX_TRACKED;
 use crate::debounce::Debounce;
 use crate::explain::{Evidence, Explanation};
+use crate::features::aggregate;
 use crate::features::profile::{ChannelProfile, Profile};
 use crate::features::stream::State;
-use crate::features::aggregate;
 use crate::model::{Model, ProfilePosition};
-use crate::rules::{Rule, RuleLimits, RuleState, missing};
+use crate::rules::{Rule, RuleLimits, RuleState, missing, stuck};
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceId, DeviceIndex};
 use tidegate_envelope::reading::Channels;
@@ -36,10 +36,18 @@ pub struct Assessment {
 }
 
 impl Assessment {
-    const UNJUDGED: Self = Self { score: 0.0, flagged: false, reason: None };
+    const UNJUDGED: Self = Self {
+        score: 0.0,
+        flagged: false,
+        reason: None,
+    };
 
     fn broken(reason: Explanation) -> Self {
-        Self { score: RULE_SCORE, flagged: true, reason: Some(Box::new(reason)) }
+        Self {
+            score: RULE_SCORE,
+            flagged: true,
+            reason: Some(Box::new(reason)),
+        }
     }
 }
 
@@ -73,17 +81,33 @@ impl Detector {
     /// [`DeviceIndex`]. Profiles are found by name, so a registry may change after training.
     #[must_use]
     pub fn new<'a>(model: Arc<Model>, devices: impl IntoIterator<Item = &'a DeviceId>) -> Self {
-        let device = |id| Device { rules: RuleState::default(), forest: ForestState::new(&model, id) };
+        let device = |id| Device {
+            rules: RuleState::default(),
+            forest: ForestState::new(&model, id),
+        };
         let devices: Vec<_> = devices.into_iter().map(device).collect();
-        let profiles = || devices.iter().filter_map(|device| device.forest.as_ref()?.profile(&model));
+        let profiles = || {
+            devices
+                .iter()
+                .filter_map(|device| device.forest.as_ref()?.profile(&model))
+        };
         let most_heads = profiles().map(Profile::head_count).max().unwrap_or(0);
-        Self { limits: RuleLimits::default(), heads: vec![0.0; most_heads], x: [0.0; MAX_TRACKED], devices, model: Some(model) }
+        Self {
+            limits: RuleLimits::default(),
+            heads: vec![0.0; most_heads],
+            x: [0.0; MAX_TRACKED],
+            devices,
+            model: Some(model),
+        }
     }
 
     /// A detector without a model: rules only.
     #[must_use]
     pub fn rules_only(devices: usize) -> Self {
-        let device = || Device { rules: RuleState::default(), forest: None };
+        let device = || Device {
+            rules: RuleState::default(),
+            forest: None,
+        };
         Self {
             model: None,
             limits: RuleLimits::default(),
@@ -104,7 +128,9 @@ impl Detector {
     pub fn assess_fresh(&mut self, admission: &Fresh<Admission>) -> Option<Assessment> {
         let message = &admission.get().message;
         let at = message.reading.timestamp.unwrap_or(message.received_at);
-        let device = message.device.filter(|device| (device.0 as usize) < self.devices.len())?;
+        let device = message
+            .device
+            .filter(|device| (device.0 as usize) < self.devices.len())?;
         Some(self.assess(device, at, &message.reading.channels))
     }
 
@@ -126,13 +152,14 @@ impl Detector {
         if let Some(absent) = fill(x, profile, channels) {
             return Assessment::broken(missing(&absent.name, absent.mean));
         }
-        let broken = device.rules.check(&self.limits, at, channels);
-        if broken.as_ref().is_some_and(|broken| broken.rule == Some(Rule::Range)) {
-            // A gross value is flagged by itself, and must not disturb the memory of the others.
-            return broken.map_or(Assessment::UNJUDGED, Assessment::broken);
+        let gross = device.rules.check(&self.limits, at, channels);
+        if let Some(gross) = gross.as_ref().filter(|gross| gross.rule == Some(Rule::Range)) {
+            // Flagged by itself already, and the memory must not be disturbed by it.
+            return Assessment::broken(gross.clone());
         }
         let heads = &mut self.heads[..profile.head_count()];
         forest.state.observe(profile, at, x, heads);
+        let broken = gross.or_else(|| stuck(profile, x, |channel| forest.state.run(channel)));
         if forest.state.readings() <= WARM_UP_READINGS {
             return broken.map_or(Assessment::UNJUDGED, Assessment::broken);
         }
@@ -142,10 +169,20 @@ impl Detector {
         if let Some(broken) = broken {
             return Assessment::broken(broken);
         }
-        let evidence =
-            Evidence { profile, forest: model.forest(), state: &forest.state, x, heads, features: &features };
+        let evidence = Evidence {
+            profile,
+            forest: model.forest(),
+            state: &forest.state,
+            x,
+            heads,
+            features: &features,
+        };
         let reason = alarm.then(|| Box::new(evidence.explain()));
-        Assessment { score, flagged: alarm, reason }
+        Assessment {
+            score,
+            flagged: alarm,
+            reason,
+        }
     }
 
     /// How many devices it knows.
@@ -171,7 +208,11 @@ impl ForestState {
     fn new(model: &Model, id: &DeviceId) -> Option<Self> {
         let position = model.profile_position(id)?;
         let state = State::new(model.profile_at(position)?);
-        Some(Self { profile: position, state, debounce: Debounce::default() })
+        Some(Self {
+            profile: position,
+            state,
+            debounce: Debounce::default(),
+        })
     }
 
     fn profile<'m>(&self, model: &'m Model) -> Option<&'m Profile> {

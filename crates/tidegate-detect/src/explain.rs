@@ -102,7 +102,10 @@ impl Evidence<'_> {
             .into_iter()
             .zip(added)
             .filter(|&(_, added)| added > 0.0)
-            .map(|(feature, added)| Share { feature, share: added / total })
+            .map(|(feature, added)| Share {
+                feature,
+                share: added / total,
+            })
             .collect();
         shares.sort_by(|a, b| b.share.total_cmp(&a.share));
         shares
@@ -123,7 +126,10 @@ impl Evidence<'_> {
         let readings = if slow { SLOW_READINGS } else { FAST_READINGS };
         let against = if residual.is_slow() {
             let side = if mean < 0.0 { "below" } else { "above" };
-            format!("{} {side} its level of the last hour", quantity(mean.abs(), 2, subject.unit))
+            format!(
+                "{} {side} its level of the last hour",
+                quantity(mean.abs(), 2, subject.unit)
+            )
         } else {
             subject.off_by(mean)
         };
@@ -137,7 +143,10 @@ impl Evidence<'_> {
         let (_, _, scale) = self.profile.residuals[cause].explain(&self.profile.channels, self.x);
         let expected = scale * self.profile.residuals[cause].innovation;
         let sentence = if times < 1.0 {
-            format!("{} is quieter than a sensor can be: {times:.2} times its usual scatter", subject.words)
+            format!(
+                "{} is quieter than a sensor can be: {times:.2} times its usual scatter",
+                subject.words
+            )
         } else {
             format!("{} scatters {times:.1} times as much as usual", subject.words)
         };
@@ -152,7 +161,11 @@ impl Evidence<'_> {
         let sentence = format!(
             "{} drifting {slope:+.3}{} per reading since {} UTC",
             subject.words,
-            if subject.unit.is_empty() { String::new() } else { format!(" {}", subject.unit) },
+            if subject.unit.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", subject.unit)
+            },
             clock(trend.since)
         );
         subject.explanation(sentence, expected, seen)
@@ -162,12 +175,19 @@ impl Evidence<'_> {
         let readings = self.state.run(channel) + 1;
         let profile = &self.profile.channels[channel];
         let value = quantity(self.x[channel], 2, unit(&profile.name));
-        let sentence = format!("{} stuck at {value} for {readings} readings", words(&profile.name));
+        let sentence = format!(
+            "{} stuck at {value} for {readings} readings",
+            words(&profile.name)
+        );
         self.channel(channel, sentence, profile.mean)
     }
 
     fn frozen(&self) -> Explanation {
-        let readings = (0..self.x.len()).map(|channel| self.state.run(channel)).min().unwrap_or(0) + 1;
+        let readings = (0..self.x.len())
+            .map(|channel| self.state.run(channel))
+            .min()
+            .unwrap_or(0)
+            + 1;
         let sentence = format!("all channels unchanged for {readings} readings");
         self.channel(0, sentence, self.profile.channels[0].mean)
     }
@@ -192,7 +212,11 @@ impl Evidence<'_> {
         let profile = &self.profile.channels[channel];
         let unit = unit(&profile.name);
         let seen = self.x[channel];
-        let (side, bound) = if seen < profile.low { ("below", profile.low) } else { ("above", profile.high) };
+        let (side, bound) = if seen < profile.low {
+            ("below", profile.low)
+        } else {
+            ("above", profile.high)
+        };
         let sentence = format!(
             "{} {} is {side} its usual {}",
             words(&profile.name),
@@ -218,9 +242,12 @@ impl Evidence<'_> {
     fn subject(&self, residual: usize) -> Subject {
         let channel = |at: u8| self.profile.channels[usize::from(at)].name.as_str();
         match self.profile.residuals[residual].basis {
-            Basis::HeadLoss(_) => {
-                Subject { name: "head_loss".into(), words: "head loss".into(), unit: "PSI", by: "this flow explains" }
-            }
+            Basis::HeadLoss(_) => Subject {
+                name: "head_loss".into(),
+                words: "head loss".into(),
+                unit: "PSI",
+                by: "this flow explains",
+            },
             Basis::Supply(at) => Subject::channel(channel(at.upstream), "this flow explains"),
             Basis::Linear { target } => Subject::channel(channel(target), "the other channels explain"),
         }
@@ -237,13 +264,22 @@ struct Subject {
 
 impl Subject {
     fn channel(name: &str, by: &'static str) -> Self {
-        Self { name: name.to_owned(), words: words(name), unit: unit(name), by }
+        Self {
+            name: name.to_owned(),
+            words: words(name),
+            unit: unit(name),
+            by,
+        }
     }
 
     /// `3.10 PSI above what this flow explains`.
     fn off_by(&self, difference: f64) -> String {
         let side = if difference < 0.0 { "below" } else { "above" };
-        format!("{} {side} what {}", quantity(difference.abs(), 2, self.unit), self.by)
+        format!(
+            "{} {side} what {}",
+            quantity(difference.abs(), 2, self.unit),
+            self.by
+        )
     }
 
     fn explanation(self, sentence: String, expected: f64, seen: f64) -> Explanation {

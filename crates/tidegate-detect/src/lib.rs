@@ -1,6 +1,6 @@
 //! Detection: does a genuine reading fit what this device normally measures?
 //!
-//! One reading's way through this crate: [`rules`] (limits in units, need no model) →
+//! One reading's way through this crate: [`rules`] (one broken limit is an anomaly at once) →
 //! [`features`] (streaming, one small state per device) → [`forest`] (isolation forest over the
 //! features) → threshold from [`calibrate`] → [`debounce`] (3 of 5) → [`explain`] (a sentence).
 //! [`detector`] runs them; [`train`] makes the [`model`] that it reads.

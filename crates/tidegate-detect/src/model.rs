@@ -136,7 +136,13 @@ impl Model {
         forest: Forest,
     ) -> Self {
         profiles.sort_by(|a, b| a.device.cmp(&b.device));
-        Self { about, calibration, profiles, fleet, forest }
+        Self {
+            about,
+            calibration,
+            profiles,
+            fleet,
+            forest,
+        }
     }
 
     /// Where it comes from.
@@ -171,7 +177,9 @@ impl Model {
     }
 
     pub(crate) fn profile_position(&self, device: &DeviceId) -> Option<ProfilePosition> {
-        let own = self.profiles.binary_search_by(|profile| profile.device.as_str().cmp(device.as_str()));
+        let own = self
+            .profiles
+            .binary_search_by(|profile| profile.device.as_str().cmp(device.as_str()));
         let fleet = self.fleet.as_ref().map(|_| ProfilePosition::Fleet);
         own.ok().map(ProfilePosition::Own).or(fleet)
     }
@@ -239,7 +247,13 @@ impl Model {
         if !header.calibration.is_sound() {
             return Err(malformed("calibration"));
         }
-        Ok(Self::new(header.about, header.calibration, header.profiles, header.fleet, forest))
+        Ok(Self::new(
+            header.about,
+            header.calibration,
+            header.profiles,
+            header.fleet,
+            forest,
+        ))
     }
 
     /// Writes the file at `path`: all of it or, after an error or a power cut, what was there before.
@@ -259,7 +273,10 @@ impl Model {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
             File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
-        write().map_err(|source| ModelError::Io { path: path.to_owned(), source })
+        write().map_err(|source| ModelError::Io {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Reads the file at `path`.
@@ -271,7 +288,10 @@ impl Model {
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+            .map_err(|source| ModelError::Io {
+                path: path.to_owned(),
+                source,
+            })?;
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(ModelError::TooLarge);
         }

@@ -30,7 +30,10 @@ impl TrainingData {
     /// No data yet; `description` goes into the model.
     #[must_use]
     pub fn new(description: &str) -> Self {
-        Self { description: description.to_owned(), devices: Vec::new() }
+        Self {
+            description: description.to_owned(),
+            devices: Vec::new(),
+        }
     }
 
     /// Adds a device's readings, oldest first. Readings of a device that is there already are
@@ -70,7 +73,14 @@ impl TrainOptions {
     /// 100 oblique trees on 256 rows each, one false alarm in 10,000 readings.
     #[must_use]
     pub fn new(seed: u64, trained_at: Timestamp) -> Self {
-        Self { seed, trained_at, trees: 100, subsample: 256, false_alarm_rate: 1e-4, forest: Kind::Oblique }
+        Self {
+            seed,
+            trained_at,
+            trees: 100,
+            subsample: 256,
+            false_alarm_rate: 1e-4,
+            forest: Kind::Oblique,
+        }
     }
 }
 
@@ -143,8 +153,11 @@ pub fn train(
     if data.devices.is_empty() {
         return Err(TrainError::NoData);
     }
-    let fleet: Vec<Series<'_>> =
-        data.devices.iter().map(|(device, rows)| series(device, rows)).collect::<Result<_, _>>()?;
+    let fleet: Vec<Series<'_>> = data
+        .devices
+        .iter()
+        .map(|(device, rows)| series(device, rows))
+        .collect::<Result<_, _>>()?;
     let devices = fleet.len() as f32;
     let mut profiles = Vec::with_capacity(fleet.len());
     let mut grown_on = Vec::new();
@@ -159,7 +172,13 @@ pub fn train(
         progress(0.4 * (f32::from(done) + 1.0) / devices);
     }
     let rows = Rows::new(&grown_on, COUNT);
-    let forest = Forest::grow(options.forest, rows, options.trees, options.subsample, options.seed);
+    let forest = Forest::grow(
+        options.forest,
+        rows,
+        options.trees,
+        options.subsample,
+        options.seed,
+    );
     progress(0.5);
     let held_out = Rows::new(&held_out, COUNT);
     let block = held_out.len().div_ceil(10).max(1);
@@ -187,7 +206,13 @@ pub fn train(
 }
 
 fn check(options: &TrainOptions) -> Result<(), TrainError> {
-    let refuse = |option, value, allowed| Err(TrainError::Option { option, value, allowed });
+    let refuse = |option, value, allowed| {
+        Err(TrainError::Option {
+            option,
+            value,
+            allowed,
+        })
+    };
     if !(1..=MAX_TREES).contains(&options.trees) {
         return refuse("trees", options.trees as f64, "1 to 1000");
     }
@@ -195,7 +220,11 @@ fn check(options: &TrainOptions) -> Result<(), TrainError> {
         return refuse("subsample", options.subsample as f64, "2 to 4096");
     }
     if !(options.false_alarm_rate > 0.0 && options.false_alarm_rate < 1.0) {
-        return refuse("false_alarm_rate", options.false_alarm_rate, "above 0 and below 1");
+        return refuse(
+            "false_alarm_rate",
+            options.false_alarm_rate,
+            "above 0 and below 1",
+        );
     }
     Ok(())
 }
@@ -203,7 +232,10 @@ fn check(options: &TrainOptions) -> Result<(), TrainError> {
 fn series<'a>(device: &'a DeviceId, rows: &'a [(Timestamp, Channels)]) -> Result<Series<'a>, TrainError> {
     let owned = || device.clone();
     if rows.len() < MIN_READINGS {
-        return Err(TrainError::TooShort { device: owned(), readings: rows.len() });
+        return Err(TrainError::TooShort {
+            device: owned(),
+            readings: rows.len(),
+        });
     }
     let mut names: Vec<&str> = rows[0].1.iter().map(|(name, _)| name).collect();
     names.retain(|name| rows.iter().all(|(_, channels)| channels.get(name).is_some()));
@@ -211,16 +243,29 @@ fn series<'a>(device: &'a DeviceId, rows: &'a [(Timestamp, Channels)]) -> Result
         return Err(TrainError::NoChannel { device: owned() });
     }
     if names.len() > MAX_TRACKED {
-        return Err(TrainError::TooManyChannels { device: owned(), channels: names.len() });
+        return Err(TrainError::TooManyChannels {
+            device: owned(),
+            channels: names.len(),
+        });
     }
-    let values: Vec<f64> =
-        rows.iter().flat_map(|(_, channels)| names.iter().filter_map(|name| channels.get(name))).collect();
-    let constant = |rows: &[f64]| rows.chunks_exact(names.len()).all(|row| *row == rows[..names.len()]);
+    let values: Vec<f64> = rows
+        .iter()
+        .flat_map(|(_, channels)| names.iter().filter_map(|name| channels.get(name)))
+        .collect();
+    let constant = |rows: &[f64]| {
+        rows.chunks_exact(names.len())
+            .all(|row| *row == rows[..names.len()])
+    };
     let (older, newer) = values.split_at(rows.len() / 2 * names.len());
     if constant(older) || constant(newer) {
         return Err(TrainError::Constant { device: owned() });
     }
-    Ok(Series { device, names, times: rows.iter().map(|(at, _)| *at).collect(), values })
+    Ok(Series {
+        device,
+        names,
+        times: rows.iter().map(|(at, _)| *at).collect(),
+        values,
+    })
 }
 
 impl Series<'_> {
@@ -231,7 +276,12 @@ impl Series<'_> {
 
     fn fit(&self) -> Profile {
         let half = self.half();
-        Profile::fit(self.device.as_str(), &self.names, &self.times[..half], &self.values[..half * self.names.len()])
+        Profile::fit(
+            self.device.as_str(),
+            &self.names,
+            &self.times[..half],
+            &self.values[..half * self.names.len()],
+        )
     }
 
     /// The features of all readings, computed as a detector computes them.
@@ -254,7 +304,15 @@ fn fit_fleet(fleet: &[Series<'_>]) -> Option<Profile> {
         return None;
     }
     let half = |series: &Series<'_>| series.half() * names.len();
-    let times: Vec<_> = fleet.iter().flat_map(|series| &series.times[..series.half()]).copied().collect();
-    let values: Vec<_> = fleet.iter().flat_map(|series| &series.values[..half(series)]).copied().collect();
+    let times: Vec<_> = fleet
+        .iter()
+        .flat_map(|series| &series.times[..series.half()])
+        .copied()
+        .collect();
+    let values: Vec<_> = fleet
+        .iter()
+        .flat_map(|series| &series.values[..half(series)])
+        .copied()
+        .collect();
     Some(Profile::fit("", names, &times, &values))
 }

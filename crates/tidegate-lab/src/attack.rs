@@ -9,6 +9,7 @@ mod replay;
 use crate::client::{Answer, ClientError};
 use crate::target::Target;
 use std::fmt;
+use tidegate_envelope::reason::Reason;
 
 /// One kind of attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,36 @@ impl Attack {
             Self::Impersonate => "impersonate",
             Self::NoCertificate => "no-certificate",
             Self::HostilePayload => "hostile-payload",
+        }
+    }
+
+    /// The MQTT client id that it uses.
+    #[must_use]
+    pub const fn client_id(self) -> &'static str {
+        match self {
+            Self::Inject => "attacker-inject",
+            Self::Replay => "attacker-replay",
+            Self::Impersonate => "attacker-impersonate",
+            Self::NoCertificate => "attacker-stranger",
+            Self::HostilePayload => "attacker-hostile",
+        }
+    }
+
+    /// The attack that uses this client id.
+    #[must_use]
+    pub fn by_client_id(client_id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attack| attack.client_id() == client_id)
+    }
+
+    /// The reason by which it is stopped where every layer is on.
+    #[must_use]
+    pub const fn stopped_by(self) -> Reason {
+        match self {
+            Self::Inject => Reason::BadMac,
+            Self::Replay => Reason::Replay,
+            Self::Impersonate => Reason::AclDenied,
+            Self::NoCertificate => Reason::TlsNoCertificate,
+            Self::HostilePayload => Reason::Malformed,
         }
     }
 

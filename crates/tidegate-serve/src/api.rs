@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use tidegate_envelope::id::{DeviceId, ZoneId};
+use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::reason::Reason;
 use tidegate_store::event::Outcome;
 
@@ -31,7 +31,6 @@ pub(crate) struct EventParameters {
     outcome: Option<String>,
     reason: Option<String>,
     device: Option<String>,
-    zone: Option<String>,
 }
 
 /// The parameters of `/api/v1/devices`, all of them optional.
@@ -108,7 +107,6 @@ impl EventParameters {
             outcome,
             reason,
             device,
-            zone,
         } = self;
         Ok(EventQuery {
             limit: limit.unwrap_or(DEFAULT_EVENTS).clamp(1, MAX_EVENTS),
@@ -122,7 +120,6 @@ impl EventParameters {
             })?,
             reason: parsed("reason", reason, Reason::from_name)?,
             device: parsed("device", device, |name| DeviceId::new(name).ok())?,
-            zone: parsed("zone", zone, |name| ZoneId::new(name).ok())?,
         })
     }
 }

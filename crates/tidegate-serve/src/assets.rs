@@ -102,3 +102,52 @@ fn entity_tag(file: &EmbeddedFile) -> String {
     tag.push('"');
     tag
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header_of(response: &Response, name: header::HeaderName) -> &str {
+        response
+            .headers()
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn every_file_of_the_page_is_served_with_its_type() {
+        assert!(Page::get("index.html").is_some());
+        for name in Page::iter().filter(|name| !is_compressed(name)) {
+            let response = answer(&name, &HeaderMap::new());
+            assert_eq!(response.status(), StatusCode::OK, "{name}");
+            assert_eq!(header_of(&response, header::CONTENT_ENCODING), "", "{name}");
+            assert!(!header_of(&response, header::ETAG).is_empty(), "{name}");
+            let kind = header_of(&response, header::CONTENT_TYPE);
+            match name.rsplit_once('.').map(|(_, ending)| ending) {
+                Some("js") => assert_eq!(kind, "text/javascript; charset=utf-8"),
+                Some("css") => assert_eq!(kind, "text/css; charset=utf-8"),
+                Some("html") => assert_eq!(kind, "text/html; charset=utf-8"),
+                Some("svg") => assert_eq!(kind, "image/svg+xml; charset=utf-8"),
+                _ => assert!(!kind.is_empty(), "{name}"),
+            }
+            let kept_for_ever = header_of(&response, header::CACHE_CONTROL).contains("immutable");
+            assert_eq!(kept_for_ever, name.starts_with(HASHED), "{name}");
+        }
+    }
+
+    #[test]
+    fn precompressed_neighbour_is_sent_to_whoever_takes_it_and_never_by_its_own_name() {
+        for name in Page::iter().filter(|name| is_compressed(name)) {
+            assert_eq!(answer(&name, &HeaderMap::new()).status(), StatusCode::NOT_FOUND);
+        }
+        for name in Page::iter().filter(|name| Page::get(&format!("{name}.br")).is_some()) {
+            let with = |accepted: &'static str| {
+                let mut headers = HeaderMap::new();
+                headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+                header_of(&answer(&name, &headers), header::CONTENT_ENCODING).to_owned()
+            };
+            assert_eq!(with("gzip, deflate, br"), "br");
+            assert_eq!(with("br;q=0"), "");
+        }
+    }
+}

@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
-use tidegate_envelope::id::{DeviceId, ZoneId};
+use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::reason::Reason;
-use tidegate_store::event::{Event, Outcome};
 use tidegate_store::error::StoreError;
+use tidegate_store::event::{Event, Outcome};
 use tidegate_store::reader::{self, Order, Reader};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -20,7 +20,6 @@ pub(crate) struct EventQuery {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) reason: Option<Reason>,
     pub(crate) device: Option<DeviceId>,
-    pub(crate) zone: Option<ZoneId>,
     /// So many at most.
     pub(crate) limit: u32,
 }
@@ -29,7 +28,7 @@ pub(crate) struct EventQuery {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HistoryError {
     /// The database refused.
-    #[error("the database cannot be read")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     /// The server is stopping.
     #[error("the server is stopping")]
@@ -65,31 +64,30 @@ impl History {
             // Held until the answer is there, even when the one who asked has gone.
             let _turn = turn;
             let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            newest(&mut reader, &query)
+            newest(&mut reader, query)
         });
         Ok(answer.await.map_err(|_| HistoryError::Stopping)??)
     }
 }
 
-fn newest(reader: &mut Reader, query: &EventQuery) -> Result<Vec<Event>, StoreError> {
-    let stored = reader::EventQuery {
+fn newest(reader: &mut Reader, query: EventQuery) -> Result<Vec<Event>, StoreError> {
+    let after = query.after.unwrap_or(i64::MIN);
+    let query = reader::EventQuery {
         outcome: query.outcome,
         reason: query.reason,
-        device: query.device.clone(),
+        device: query.device,
         after_id: query.before,
+        limit: Some(u64::from(query.limit)),
         order: Order::NewestFirst,
         ..reader::EventQuery::default()
     };
-    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let mut found = Vec::new();
-    reader.events(&stored, |event| {
-        if found.len() >= limit || query.after.is_some_and(|after| event.id <= after) {
+    let mut events = Vec::new();
+    reader.events(&query, |event| {
+        if event.id <= after {
             return ControlFlow::Break(());
         }
-        if query.zone.is_none() || event.zone == query.zone {
-            found.push(event);
-        }
+        events.push(event);
         ControlFlow::Continue(())
     })?;
-    Ok(found)
+    Ok(events)
 }

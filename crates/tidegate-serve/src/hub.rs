@@ -1,7 +1,7 @@
 //! The hub: takes every event in without waiting, and gives readers what they need.
 //!
 //! Publishing counts under one short lock and never waits for a reader. For the page, one frame
-//! per [`TICK`] is built and serialised once for all readers. Compatible events leave at once,
+//! per `TICK` is built and serialised once for all readers. Compatible events leave at once,
 //! serialised once each, and only when somebody listens.
 
 use crate::compatible;
@@ -15,6 +15,7 @@ use crate::series::{Count, Series};
 use crate::view::{LAYERS, RAW_IN_STREAM, event_view, got_in, layer_index};
 use crate::zones::Zones;
 use axum::extract::ws::Utf8Bytes;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_envelope::reason::Layer;
@@ -193,7 +194,7 @@ impl Hub {
     }
 
     /// Builds one frame, and sends it where anybody listens.
-    pub(crate) fn tick(&self) {
+    fn tick(&self) {
         let now = self.now();
         let listened = self.shared.frames.receiver_count() > 0;
         let mut frame = self.lock().drain(&self.shared.roster, now, listened);
@@ -257,7 +258,7 @@ impl Hub {
             .map(|event| EventView::clone(event))
             .collect();
         events.sort_by_key(|event| (event.t_ms, event.id));
-        let mut hello = Hello {
+        let hello = Hello {
             version: VERSION,
             level: self.shared.level.clone(),
             demo: self.shared.demo,
@@ -275,9 +276,6 @@ impl Hub {
             unprotected: self.unprotected(),
             notes: self.shared.notes.clone(),
         };
-        if let Some(after) = after {
-            hello.count_missed(after);
-        }
         Joined {
             hello,
             whole,
@@ -449,18 +447,18 @@ impl State {
 }
 
 impl Hello {
-    /// Puts events in front that the hub no longer had.
-    pub(crate) fn prepend(&mut self, mut older: Vec<EventView>, after: i64) {
-        older.retain(|event| event.id > after && self.events.iter().all(|have| have.id != event.id));
+    /// Puts events in front that the hub no longer had, and says how many may still be missing
+    /// when there were more than these.
+    pub(crate) fn prepend(&mut self, mut older: Vec<EventView>, after: i64, more: bool) {
+        let have: HashSet<i64> = self.events.iter().map(|event| event.id).collect();
+        older.retain(|event| !have.contains(&event.id));
         older.append(&mut self.events);
         older.sort_by_key(|event| (event.t_ms, event.id));
         self.events = older;
-        self.count_missed(after);
-    }
-
-    fn count_missed(&mut self, after: i64) {
-        let here = self.events.iter().filter(|event| event.id > after).count() as i64;
-        self.missed = u64::try_from(self.resume_from - after - here).unwrap_or(0);
+        if more {
+            let here = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
+            self.missed = u64::try_from(self.resume_from - after - here).unwrap_or(0);
+        }
     }
 }
 

@@ -50,7 +50,8 @@ pub struct Hello {
     pub seconds: Vec<SecondView>,
     /// Recent events, newest last: with `?after=`, all that came after that event and are still at hand.
     pub events: Vec<EventView>,
-    /// How many events after `?after=` are not in `events`; `/api/v1/events` has them.
+    /// At most so many events after `?after=` are not in `events`, because they were too many to
+    /// send at once; `/api/v1/events` has them.
     pub missed: u64,
     /// The last event id so far. Pass the last one that you have as `?after=` when you connect again.
     pub resume_from: i64,

@@ -154,7 +154,7 @@ mod tests {
     use tidegate_envelope::time::Timestamp;
 
     fn event(outcome: Outcome, id: i64) -> Arc<Event> {
-        let mut event = Event::new(outcome, Timestamp::from_micros(id));
+        let mut event = Event::new(Timestamp::from_micros(id), outcome, None);
         event.id = id;
         Arc::new(event)
     }

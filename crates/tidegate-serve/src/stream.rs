@@ -80,7 +80,8 @@ impl Reader {
                 && !whole
             {
                 let missed = older(&self.context.history, after, hello.resume_from).await;
-                hello.prepend(missed, after);
+                let more = missed.len() == MAX_OLDER as usize;
+                hello.prepend(missed, after, more);
             }
             self.after = Some(hello.resume_from);
             self.send(serialised(&ServerMessage::Hello(Box::new(hello))))

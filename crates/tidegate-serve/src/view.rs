@@ -14,7 +14,7 @@ const MAX_SENTENCE: usize = 500;
 /// The raw message in the stream, in characters; the API shows [`RAW_IN_API`].
 pub(crate) const RAW_IN_STREAM: usize = 512;
 /// The raw message in an answer of the API, in characters.
-pub(crate) const RAW_IN_API: usize = 2_048;
+pub(crate) const RAW_IN_API: usize = 1_024;
 
 /// A layer's id, name and meaning.
 pub(crate) struct LayerText {
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn accepted_with_a_reason_got_in_and_blocked_did_not() {
-        let mut event = Event::new(Outcome::Accepted, Timestamp::from_micros(0));
+        let mut event = Event::new(Timestamp::from_micros(0), Outcome::Accepted, None);
         assert!(!got_in(&event));
         event.reason = Some(Reason::Replay);
         assert!(event_view(&event, 10).got_in);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn raw_bytes_become_bounded_text() {
-        let mut event = Event::new(Outcome::Blocked, Timestamp::from_micros(0));
+        let mut event = Event::new(Timestamp::from_micros(0), Outcome::Blocked, None);
         event.raw = Some([b"{\"a\":\xff\0".as_slice(), &[b'x'; 5_000]].concat());
         let raw = event_view(&event, 16).raw.unwrap();
         assert_eq!(raw, "{\"a\":\u{fffd} xxxxxxxxx…");

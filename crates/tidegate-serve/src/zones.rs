@@ -316,7 +316,7 @@ mod tests {
     }
 
     fn event(outcome: Outcome, device: &str, at_ms: i64, flow: f64) -> Event {
-        let mut event = Event::new(outcome, Timestamp::from_micros(at_ms * 1_000));
+        let mut event = Event::new(Timestamp::from_micros(at_ms * 1_000), outcome, None);
         event.device = Some(DeviceId::new(device).unwrap());
         event.channels = Channels::new(vec![("flow_rate_gpm".into(), flow)]).unwrap();
         event

@@ -171,9 +171,11 @@ impl ReplayGuard {
     }
 
     fn check(&mut self, message: Message, now: Timestamp) -> Outcome {
-        let (Some(index), Some(sequence), Some(timestamp)) =
-            (message.device, message.reading.sequence, message.reading.timestamp)
-        else {
+        let (Some(index), Some(sequence), Some(timestamp)) = (
+            message.device,
+            message.reading.sequence,
+            message.reading.timestamp,
+        ) else {
             let detail = "a signed message needs a device, a sequence and a timestamp";
             return Outcome::Refused(Refusal::new(Reason::BadSchema, message.device, detail));
         };
@@ -188,7 +190,10 @@ impl ReplayGuard {
             now,
         };
 
-        let retired = device.state.as_ref().is_some_and(|state| message.epoch < state.epoch);
+        let retired = device
+            .state
+            .as_ref()
+            .is_some_and(|state| message.epoch < state.epoch);
         if let Some(state) = &mut device.state
             && !retired
             && is_redelivery(state, &asked, self.policy)

@@ -75,7 +75,9 @@ pub enum RegistryError {
     #[error("the key epochs of device `{0}` must rise")]
     KeyOrder(DeviceId),
     /// No topic could lead to the device.
-    #[error("device `{device}` has the topic segment `{segment}`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed")]
+    #[error(
+        "device `{device}` has the topic segment `{segment}`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed"
+    )]
     Segment {
         /// The device.
         device: DeviceId,
@@ -389,10 +391,22 @@ mod tests {
         let second = registry.device(DeviceIndex(1));
         assert_eq!(registry.by_id(&second.id), Some(DeviceIndex(1)));
         assert_eq!(registry.by_message_id(&second.message_id), Some(DeviceIndex(1)));
-        assert_eq!(registry.by_topic(&registry.topics().telemetry("device-002")), Ok(DeviceIndex(1)));
-        assert_eq!(registry.by_id(&DeviceId::new("HYDROLOGIC-Device-002").unwrap()), None);
-        assert_eq!(registry.by_message_id(&MessageDeviceId::new("device-002").unwrap()), None);
-        assert_eq!(registry.topics().command("device-002"), "hydroficient/grandmarina/device-002/commands");
+        assert_eq!(
+            registry.by_topic(&registry.topics().telemetry("device-002")),
+            Ok(DeviceIndex(1))
+        );
+        assert_eq!(
+            registry.by_id(&DeviceId::new("HYDROLOGIC-Device-002").unwrap()),
+            None
+        );
+        assert_eq!(
+            registry.by_message_id(&MessageDeviceId::new("device-002").unwrap()),
+            None
+        );
+        assert_eq!(
+            registry.topics().command("device-002"),
+            "hydroficient/grandmarina/device-002/commands"
+        );
         assert_eq!(registry.topics().filter(), "hydroficient/grandmarina/#");
     }
 

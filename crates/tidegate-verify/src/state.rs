@@ -298,9 +298,17 @@ mod tests {
         state.window = 0x3132_3334_3536_3738;
         state.boot = Some(Boot(0x5152_5354));
         state.epoch = KeyEpoch(0x6162);
-        state.remember(state.mark, &Tag([0x71; 32]), Timestamp::from_micros(0x8182_8384 * 1_000));
+        state.remember(
+            state.mark,
+            &Tag([0x71; 32]),
+            Timestamp::from_micros(0x8182_8384 * 1_000),
+        );
         assert_eq!(state.count_copy(0), 1);
-        let hex: String = state.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = state
+            .to_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let head = "01 0605040302010000 1817161514131211 2827262524232221 3837363534333231 \
                     4847464544434241 01 54535251 6261 01 06050403 71717171 84838281 01";
         assert_eq!(hex, head.replace(' ', "") + &"00".repeat(9 * 13));

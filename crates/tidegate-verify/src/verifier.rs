@@ -138,8 +138,8 @@ impl Verifier {
             let detail = "a retained message says nothing about now";
             return Err(Refusal::new(Reason::Retained, by_topic.ok(), detail));
         }
-        let index =
-            by_topic.map_err(|reason| Refusal::new(reason, None, format!("topic {}", shown(delivery.topic))))?;
+        let index = by_topic
+            .map_err(|reason| Refusal::new(reason, None, format!("topic {}", shown(delivery.topic))))?;
         let device = self.registry.device(index);
         let refuse = |reason, detail: String| Refusal::new(reason, Some(index), detail);
         if !device.enabled {
@@ -168,9 +168,14 @@ impl Verifier {
         let foreign = claimed.filter(|claimed| *claimed != device.message_id.as_str());
         if let Some(claimed) = foreign {
             let claimed = shown(claimed);
-            let detail = format!("the message speaks for {claimed}, the topic for {}", device.message_id);
+            let detail = format!(
+                "the message speaks for {claimed}, the topic for {}",
+                device.message_id
+            );
             let mut refusal = refuse(Reason::IdentityMismatch, detail);
-            refusal.also.extend(reading.as_ref().err().map(|error| error.reason()));
+            refusal
+                .also
+                .extend(reading.as_ref().err().map(|error| error.reason()));
             refusal.also.extend(self.lateness(&document, now));
             return Err(refusal);
         }
@@ -258,7 +263,10 @@ impl Verifier {
 
 /// Text from outside, short and without control characters.
 fn shown(text: &str) -> String {
-    text.chars().take(MAX_SHOWN).flat_map(char::escape_default).collect()
+    text.chars()
+        .take(MAX_SHOWN)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 /// Checks 6 and 7: which of the device's keys signed this?
@@ -525,6 +533,54 @@ mod tests {
             reason(delivery);
         }
         assert_eq!(reason(delivery), Reason::RateLimited);
+    }
+
+    #[test]
+    fn anonymous_sender_is_taken_only_where_it_was_allowed_and_only_with_a_mac() {
+        let registry = Arc::new(registry(1));
+        let strict = Verifier::new(Arc::clone(&registry), Protection::Signed, MAX);
+        let open = Verifier::new(registry, Protection::Signed, MAX).dangerous_allow_anonymous();
+        let (topic, payload) = (topic(1), payload());
+        let forged = String::from_utf8(payload.clone())
+            .unwrap()
+            .replace("50.0", "50.1");
+        let reason = |verifier: &Verifier, payload: &[u8], principal: &Principal| {
+            let delivery = Delivery {
+                topic: &topic,
+                payload,
+                retained: false,
+                principal,
+                session: SessionId(1),
+            };
+            let verdict = verifier.verify(Unverified::new(delivery), NOW);
+            verdict.err().map(|refusal| refusal.reason)
+        };
+        let nobody = Principal::Anonymous;
+        assert_eq!(reason(&strict, &payload, &nobody), Some(Reason::IdentityMismatch));
+        assert_eq!(reason(&open, &payload, &nobody), None);
+        assert_eq!(reason(&open, forged.as_bytes(), &nobody), Some(Reason::BadMac));
+        let other = principal(2, Role::Device);
+        assert_eq!(reason(&open, &payload, &other), Some(Reason::IdentityMismatch));
+    }
+
+    #[test]
+    fn refusal_repeats_a_foreign_topic_shortened_and_escaped() {
+        let verifier = Verifier::new(Arc::new(registry(1)), Protection::Signed, MAX);
+        let topic = format!("\u{1b}[2J{}", "a".repeat(60_000));
+        let delivery = Delivery {
+            topic: &topic,
+            payload: b"{}",
+            retained: false,
+            principal: &Principal::Broker,
+            session: SessionId(1),
+        };
+        let refusal = verifier.verify(Unverified::new(delivery), NOW).unwrap_err();
+        assert!(
+            refusal.detail.starts_with("topic \\u{1b}[2Ja"),
+            "{}",
+            refusal.detail
+        );
+        assert!(refusal.detail.len() < 2 * MAX_SHOWN, "{}", refusal.detail.len());
     }
 
     #[test]

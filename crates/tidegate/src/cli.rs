@@ -15,6 +15,9 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+/// The MQTT client logs every refused publish; the publisher reports them itself.
+const DEFAULT_FILTER: &str = "warn,rumqttc=error";
+
 const EXAMPLES: &str = "\
 Examples:
   tidegate up --demo                 everything on this machine, with simulated sensors and attacks
@@ -52,7 +55,7 @@ pub(crate) struct Logs {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "TIDEGATE_LOG_FORMAT")]
     log_format: LogFormat,
     /// What is logged, as in `info` or `tidegate_broker=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = "TIDEGATE_LOG", default_value = "warn")]
+    #[arg(long, global = true, value_name = "FILTER", env = "TIDEGATE_LOG", default_value = DEFAULT_FILTER)]
     log: String,
 }
 
@@ -107,7 +110,7 @@ pub(crate) fn error_label() -> String {
 impl Logs {
     /// Starts logging to standard error.
     pub(crate) fn start(&self) {
-        let filter = EnvFilter::try_new(&self.log).unwrap_or_else(|_| EnvFilter::new("warn"));
+        let filter = EnvFilter::try_new(&self.log).unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
         let logs = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)

@@ -54,6 +54,8 @@ const RELEASED_QUEUE: usize = 4_096;
 pub(crate) struct Parts {
     /// How much protection is on.
     pub(crate) level: Level,
+    /// Whether attacks are part of the show, and may be told by their client ids.
+    pub(crate) demo: bool,
     /// Who may speak.
     pub(crate) registry: Arc<Registry>,
     /// Checks 1 to 8.
@@ -114,6 +116,7 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
         journal: journal.clone(),
         registry: Arc::clone(&parts.registry),
         protected: parts.level.has_signatures(),
+        demo: parts.demo,
     };
     let spawn = |name: &str| std::thread::Builder::new().name(name.into());
     let threads = Threads {

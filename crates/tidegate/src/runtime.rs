@@ -32,13 +32,12 @@ use tokio_util::sync::CancellationToken;
 /// Events of earlier runs that the page shows at its start.
 const RECENT_EVENTS: u64 = 200;
 
-/// A running pipeline with its web server, before anything feeds it.
+/// A running pipeline, and a web server that has its ports but answers nobody yet.
 pub(crate) struct Runtime {
     /// The way in.
     pub(crate) pipeline: Pipeline,
     threads: Threads,
-    server: JoinHandle<std::io::Result<()>>,
-    stop_server: CancellationToken,
+    server: Server,
     /// Where the page is.
     pub(crate) page: SocketAddr,
     /// Where the compatible events are.
@@ -70,7 +69,9 @@ impl Runtime {
         let policy = GuardPolicy { window: config.verify.window, skew: config.verify.skew };
         let parts = Parts {
             level: config.level,
-            verifier: Verifier::new(Arc::clone(&registry), protection, config.verify.max_payload_bytes),
+            demo,
+            verifier: Verifier::new(Arc::clone(&registry), protection, config.verify.max_payload_bytes)
+                .with_policy(policy),
             guard: ReplayGuard::new(&registry, policy, loaded, clock::now()),
             detector: detector(config, &registry)?,
             registry: Arc::clone(&registry),
@@ -91,10 +92,26 @@ impl Runtime {
                 journal.publish(pipeline::origin_denied(denied.to_string(), clock::now()));
             }),
         };
-        let stop_server = CancellationToken::new();
-        let server = tokio::spawn(server.run(stop_server.clone()));
-        Ok(Self { pipeline, threads, server, stop_server, page: page_address, events, notes, registry })
+        Ok(Self { pipeline, threads, server, page: page_address, events, notes, registry })
     }
+
+    /// Opens the page, once whatever feeds the pipeline is there: a page that answers means ready.
+    pub(crate) fn open(self) -> Open {
+        let stop_server = CancellationToken::new();
+        let server = tokio::spawn(self.server.run(stop_server.clone()));
+        Open { pipeline: self.pipeline, threads: self.threads, server, stop_server }
+    }
+}
+
+/// Everything running.
+pub(crate) struct Open {
+    pipeline: Pipeline,
+    threads: Threads,
+    server: JoinHandle<std::io::Result<()>>,
+    stop_server: CancellationToken,
+}
+
+impl Open {
 
     /// Ends everything in the order in which messages travel, so that nothing taken in is lost.
     ///

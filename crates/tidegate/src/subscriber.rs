@@ -6,7 +6,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, Publish};
-use rumqttc::{AckMode, AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, QoS, SessionMode};
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, Incoming, MqttOptions, QoS, SessionMode,
+};
 use std::time::Duration;
 use tidegate_broker::Disposition;
 use tidegate_envelope::principal::Principal;
@@ -44,6 +46,8 @@ pub(crate) async fn run(
     options
         .set_ack_mode(AckMode::Manual)
         .set_session_mode(SessionMode::Persistent)
+        // After a restart only the broker remembers the session; what it still holds is what we want.
+        .set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly)
         .set_session_expiry_interval(Some(SESSION_EXPIRY_S))
         .set_receive_maximum(Some(IN_FLIGHT))
         .set_max_packet_size(Some(LARGEST_PACKET_BYTES))
@@ -101,8 +105,13 @@ async fn connection(
                 }
             }
             event = eventloop.poll(), if room => match event {
-                Ok(Event::Incoming(Incoming::ConnAck(_))) => {
+                Ok(Event::Incoming(Incoming::ConnAck(connected))) => {
                     *pause = Duration::ZERO;
+                    if connected.session_present {
+                        // The broker kept the subscription together with what came meanwhile.
+                        watch.connected();
+                        continue;
+                    }
                     if let Err(error) = client.try_subscribe(filter, QoS::AtLeastOnce) {
                         return ConnectionError::Io(std::io::Error::other(error.to_string()));
                     }

@@ -28,7 +28,8 @@ totals: Totals,
 seconds: Array<SecondView>,
 /** Recent events, newest last: with `?after=`, all that came after that event and are still at hand. */
 events: Array<EventView>,
-/** How many events after `?after=` are not in `events`; `/api/v1/events` has them. */
+/** At most so many events after `?after=` are not in `events`, because they were too many to
+ * send at once; `/api/v1/events` has them. */
 missed: number,
 /** The last event id so far. Pass the last one that you have as `?after=` when you connect again. */
 resume_from: number,

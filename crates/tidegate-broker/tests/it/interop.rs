@@ -1,11 +1,13 @@
-//! Stock clients: `mosquitto_pub` and `mosquitto_sub` over TCP, TLS and mutual TLS.
+//! Stock clients: `mosquitto_pub` and `mosquitto_sub` over TCP, TLS and mutual TLS, and `rumqttc`.
 //!
-//! The tools must be installed (Debian: `mosquitto-clients`, `coreutils`); without them these
+//! The Mosquitto tools must be installed (Debian: `mosquitto-clients`, `coreutils`); without them these
 //! tests fail.
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
+use rumqttc::mqttbytes::QoS as RustQos;
+use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, PublishOptions, TlsConfiguration, Transport};
 use tidegate_broker::Limits;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -241,4 +243,38 @@ async fn large_and_many_messages_pass_through_mosquitto_clients() {
     for _ in 0..500 {
         assert_eq!(subscriber.message().await, "again");
     }
+}
+
+#[tokio::test]
+async fn rumqttc_publishes_and_receives_over_mutual_tls() {
+    let identities = Identities::new();
+    let server = identities.serve();
+    let mut options = MqttOptions::new("rust", ("localhost", server.address.port()));
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
+        identities.client_tls(Some("operator")),
+    )));
+    let (client, mut events) = AsyncClient::builder(options).capacity(10).build();
+    client
+        .subscribe("site/+/commands", RustQos::ExactlyOnce)
+        .await
+        .unwrap();
+    let mut received = Vec::new();
+    while received.len() < 3 {
+        let event = timeout(PATIENCE, events.poll())
+            .await
+            .expect("an event in time")
+            .unwrap();
+        match event {
+            Event::Incoming(Incoming::SubAck(_)) => {
+                for qos in [RustQos::AtMostOnce, RustQos::AtLeastOnce, RustQos::ExactlyOnce] {
+                    let publish =
+                        client.publish("site/one/commands", format!("{qos:?}"), PublishOptions::new(qos));
+                    publish.await.unwrap();
+                }
+            }
+            Event::Incoming(Incoming::Publish(publish)) => received.push(publish.payload),
+            _ => {}
+        }
+    }
+    assert_eq!(received, ["AtMostOnce", "AtLeastOnce", "ExactlyOnce"]);
 }

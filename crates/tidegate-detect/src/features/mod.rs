@@ -109,12 +109,30 @@ enum Heads {
 
 const fn heads_of(feature: Feature) -> Heads {
     match feature {
-        Feature::Residual => Heads::OfResiduals { offset: 0, two_sided: true },
-        Feature::MeanFast => Heads::OfResiduals { offset: 1, two_sided: true },
-        Feature::MeanSlow => Heads::OfResiduals { offset: 2, two_sided: true },
-        Feature::ScatterFast => Heads::OfResiduals { offset: 3, two_sided: true },
-        Feature::ScatterSlow => Heads::OfResiduals { offset: 4, two_sided: true },
-        Feature::Drift => Heads::OfResiduals { offset: 5, two_sided: false },
+        Feature::Residual => Heads::OfResiduals {
+            offset: 0,
+            two_sided: true,
+        },
+        Feature::MeanFast => Heads::OfResiduals {
+            offset: 1,
+            two_sided: true,
+        },
+        Feature::MeanSlow => Heads::OfResiduals {
+            offset: 2,
+            two_sided: true,
+        },
+        Feature::ScatterFast => Heads::OfResiduals {
+            offset: 3,
+            two_sided: true,
+        },
+        Feature::ScatterSlow => Heads::OfResiduals {
+            offset: 4,
+            two_sided: true,
+        },
+        Feature::Drift => Heads::OfResiduals {
+            offset: 5,
+            two_sided: false,
+        },
         Feature::Stuck => Heads::OfChannels { offset: 0 },
         Feature::Step => Heads::OfChannels { offset: 1 },
         Feature::Range => Heads::OfChannels { offset: 2 },
@@ -150,7 +168,9 @@ fn largest(profile: &Profile, heads: &[f32], feature: Feature) -> (usize, f32) {
         }),
         Heads::OfRow => (0, deviation(heads.len() - 1)),
         Heads::MeanSquare { offset } => {
-            let squares = (0..residuals).map(|i| residual(i, offset).abs().min(RMS_LIMIT).powi(2)).sum::<f32>();
+            let squares = (0..residuals)
+                .map(|i| residual(i, offset).abs().min(RMS_LIMIT).powi(2))
+                .sum::<f32>();
             let (index, _) = maximum(residuals, |index| residual(index, offset).abs());
             (index, (squares / residuals.max(1) as f32).sqrt())
         }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_envelope::time::Timestamp;
 
 /// Weight of the ridge penalty, relative to terms of size 1.
-const RIDGE: f64 = 1e-4;
+const RIDGE: f64 = 1e-6;
 /// Mean absolute deviation to standard deviation, for normal noise: √(π/2).
 const DEVIATION_PER_MEAN: f64 = 1.2533;
 /// A residual whose scale is below this share of its target's spread is taken to have that scale:
@@ -58,6 +58,8 @@ pub struct ChannelProfile {
     pub low: f64,
     /// Upper end of the ordinary range.
     pub high: f64,
+    /// Most times in a row that a value was repeated in training.
+    pub longest_run: u32,
     /// Whether a repeated value says anything about it.
     pub runs_count: bool,
 }
@@ -113,8 +115,17 @@ impl ResidualProfile {
     /// The value seen, the value explained, and the residual's standard deviation, in units.
     pub(crate) fn explain(&self, channels: &[ChannelProfile], x: &[f64]) -> (f64, f64, f64) {
         let equation = self.basis.equation(channels, x);
-        let explained: f64 = equation.terms().iter().zip(&self.weights).map(|(term, weight)| term * weight).sum();
-        (equation.target, explained, self.scale + self.scale_per_driver * equation.driver)
+        let explained: f64 = equation
+            .terms()
+            .iter()
+            .zip(&self.weights)
+            .map(|(term, weight)| term * weight)
+            .sum();
+        (
+            equation.target,
+            explained,
+            self.scale + self.scale_per_driver * equation.driver,
+        )
     }
 
     /// The residual in standard deviations.
@@ -142,7 +153,12 @@ impl Profile {
             .into_iter()
             .map(|basis| fit_residual(basis, &channels, rows()))
             .collect();
-        let mut profile = Self { device: device.to_owned(), channels, residuals, heads: Vec::new() };
+        let mut profile = Self {
+            device: device.to_owned(),
+            channels,
+            residuals,
+            heads: Vec::new(),
+        };
         profile.heads = fit_heads(&profile, times, values);
         profile
     }
@@ -162,7 +178,9 @@ impl Profile {
         (1..=MAX_TRACKED).contains(&count)
             && self.channels.is_sorted_by(|a, b| a.name < b.name)
             && self.channels.iter().all(|c| {
-                [c.mean, c.low, c.high].iter().all(|n| n.is_finite()) && positive(c.deviation) && positive(c.step)
+                [c.mean, c.low, c.high].iter().all(|n| n.is_finite())
+                    && positive(c.deviation)
+                    && positive(c.step)
             })
             && self.residuals.len() <= count.max(2)
             && self.residuals.iter().all(|r| {
@@ -175,7 +193,10 @@ impl Profile {
                     && positive(r.innovation)
             })
             && self.heads.len() == self.head_count()
-            && self.heads.iter().all(|h| h.median.is_finite() && h.spread.is_finite() && h.spread > 0.0)
+            && self
+                .heads
+                .iter()
+                .all(|h| h.median.is_finite() && h.spread.is_finite() && h.spread > 0.0)
     }
 }
 
@@ -184,6 +205,8 @@ fn fit_channel(name: &str, values: &[f64]) -> ChannelProfile {
     let floor = (mean.abs() * SMALLEST_STEP).max(1e-6);
     let steps: Vec<f64> = values.windows(2).map(|pair| pair[1] - pair[0]).collect();
     let repeats = steps.iter().filter(|&&step| step == 0.0).count();
+    let runs = steps.split(|&step| step != 0.0).map(<[f64]>::len);
+    let longest_run = runs.max().unwrap_or(0) as u32;
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let tail = (RANGE_TAIL * sorted.len() as f64) as usize;
@@ -194,6 +217,7 @@ fn fit_channel(name: &str, values: &[f64]) -> ChannelProfile {
         step: moments(&steps).1.max(floor * 0.1),
         low: sorted[tail],
         high: sorted[sorted.len() - 1 - tail],
+        longest_run,
         runs_count: (repeats as f64) <= MOST_REPEATS * values.len() as f64,
     }
 }
@@ -207,26 +231,57 @@ fn fit_residual<'a>(
     let targets: Vec<f64> = equations.iter().map(|equation| equation.target).collect();
     let (mean, deviation) = moments(&targets);
     let terms = basis.term_count(channels.len());
-    let weights = ridge(terms, RIDGE, equations.iter().map(|e| (e.terms(), e.target)));
+    // Only what moves is shrunk: a penalty on the level would bend the whole line.
+    let mut weights = ridge(
+        terms,
+        RIDGE,
+        equations.iter().map(|e| (e.terms(), e.target - mean)),
+    );
+    weights[0] += mean;
     let residuals: Vec<f64> = equations
         .iter()
-        .map(|e| e.target - e.terms().iter().zip(&weights).map(|(term, weight)| term * weight).sum::<f64>())
+        .map(|e| {
+            e.target
+                - e.terms()
+                    .iter()
+                    .zip(&weights)
+                    .map(|(term, weight)| term * weight)
+                    .sum::<f64>()
+        })
         .collect();
     // The scale is a straight line over the driver, fitted to the absolute residuals.
     let drivers: Vec<[f64; 2]> = equations.iter().map(|equation| [1.0, equation.driver]).collect();
     let line = ridge(
         2,
         RIDGE,
-        drivers.iter().zip(&residuals).map(|(driver, r)| (&driver[..], r.abs() * DEVIATION_PER_MEAN)),
+        drivers
+            .iter()
+            .zip(&residuals)
+            .map(|(driver, r)| (&driver[..], r.abs() * DEVIATION_PER_MEAN)),
     );
-    let floor = (SMALLEST_SCALE * deviation).max(SMALLEST_STEP * mean.abs()).max(1e-6);
+    let floor = (SMALLEST_SCALE * deviation)
+        .max(SMALLEST_STEP * mean.abs())
+        .max(1e-6);
     let (scale, scale_per_driver) = (line[0].max(floor), line[1].max(0.0));
-    let normalised: Vec<f64> =
-        residuals.iter().zip(&drivers).map(|(r, driver)| r / (scale + scale_per_driver * driver[1])).collect();
+    let normalised: Vec<f64> = residuals
+        .iter()
+        .zip(&drivers)
+        .map(|(r, driver)| r / (scale + scale_per_driver * driver[1]))
+        .collect();
     let autocorrelation = lag_one(&normalised).clamp(0.0, MOST_CORRELATED);
-    let innovations: Vec<f64> = normalised.windows(2).map(|pair| pair[1] - autocorrelation * pair[0]).collect();
+    let innovations: Vec<f64> = normalised
+        .windows(2)
+        .map(|pair| pair[1] - autocorrelation * pair[0])
+        .collect();
     let innovation = moments(&innovations).1.max(1e-3);
-    ResidualProfile { basis, weights, scale, scale_per_driver, autocorrelation, innovation }
+    ResidualProfile {
+        basis,
+        weights,
+        scale,
+        scale_per_driver,
+        autocorrelation,
+        innovation,
+    }
 }
 
 fn fit_heads(profile: &Profile, times: &[Timestamp], values: &[f64]) -> Vec<HeadProfile> {
@@ -246,8 +301,13 @@ fn fit_heads(profile: &Profile, times: &[Timestamp], values: &[f64]) -> Vec<Head
         let median = *column.select_nth_unstable_by(middle, f32::total_cmp).1;
         let numbers: Vec<f64> = column.into_iter().map(f64::from).collect();
         // Runs and distances are in fixed units, as in training there may be none.
-        let is_step = index >= channel_heads && index + 1 < count && (index - channel_heads) % CHANNEL_HEADS == 1;
-        let spread = if index < channel_heads || is_step { (moments(&numbers).1 as f32).max(1e-3) } else { 1.0 };
+        let is_step =
+            index >= channel_heads && index + 1 < count && (index - channel_heads) % CHANNEL_HEADS == 1;
+        let spread = if index < channel_heads || is_step {
+            (moments(&numbers).1 as f32).max(1e-3)
+        } else {
+            1.0
+        };
         HeadProfile { median, spread }
     };
     columns.into_iter().enumerate().map(fit).collect()
@@ -257,7 +317,10 @@ fn fit_heads(profile: &Profile, times: &[Timestamp], values: &[f64]) -> Vec<Head
 fn moments(values: &[f64]) -> (f64, f64) {
     let count = values.len().max(1) as f64;
     let mean = values.iter().sum::<f64>() / count;
-    (mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
+    (
+        mean,
+        (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt(),
+    )
 }
 
 /// Correlation of each value with the one before; 0 where nothing varies.
@@ -266,6 +329,9 @@ fn lag_one(values: &[f64]) -> f64 {
     if deviation < 1e-9 {
         return 0.0;
     }
-    let products = values.windows(2).map(|pair| (pair[0] - mean) * (pair[1] - mean)).sum::<f64>();
+    let products = values
+        .windows(2)
+        .map(|pair| (pair[0] - mean) * (pair[1] - mean))
+        .sum::<f64>();
     products / (values.len() as f64 * deviation * deviation)
 }

@@ -63,9 +63,19 @@ impl Basis {
     pub(crate) fn for_channels(names: &[&str]) -> Vec<Self> {
         let position = |name: &str| names.iter().position(|&n| n == name).map(|i| i as u8);
         let water = match WATER.map(position) {
-            [Some(flow), Some(gate_a), Some(gate_b), Some(downstream), Some(upstream)] => {
-                Some(WaterChannels { flow, gate_a, gate_b, downstream, upstream })
-            }
+            [
+                Some(flow),
+                Some(gate_a),
+                Some(gate_b),
+                Some(downstream),
+                Some(upstream),
+            ] => Some(WaterChannels {
+                flow,
+                gate_a,
+                gate_b,
+                downstream,
+                upstream,
+            }),
             _ => None,
         };
         let explained = |name: &str| water.is_some() && WATER.contains(&name);
@@ -103,7 +113,12 @@ impl Basis {
                 (value(target), 0.0, channels.len())
             }
         };
-        Equation { target, driver, terms, count }
+        Equation {
+            target,
+            driver,
+            terms,
+            count,
+        }
     }
 
     /// How many terms the regression has for a device of `channels` channels.
@@ -118,9 +133,12 @@ impl Basis {
     /// The largest channel position it uses.
     pub(crate) fn last_channel(self) -> u8 {
         match self {
-            Self::HeadLoss(at) | Self::Supply(at) => {
-                at.flow.max(at.gate_a).max(at.gate_b).max(at.downstream).max(at.upstream)
-            }
+            Self::HeadLoss(at) | Self::Supply(at) => at
+                .flow
+                .max(at.gate_a)
+                .max(at.gate_b)
+                .max(at.downstream)
+                .max(at.upstream),
             Self::Linear { target } => target,
         }
     }
@@ -132,7 +150,10 @@ mod tests {
 
     #[test]
     fn all_five_water_channels_give_the_two_water_residuals() {
-        assert!(matches!(Basis::for_channels(&WATER)[..], [Basis::HeadLoss(_), Basis::Supply(_)]));
+        assert!(matches!(
+            Basis::for_channels(&WATER)[..],
+            [Basis::HeadLoss(_), Basis::Supply(_)]
+        ));
     }
 
     #[test]
@@ -146,6 +167,9 @@ mod tests {
     fn a_further_channel_beside_water_is_linear() {
         let mut names = WATER.to_vec();
         names.push("temperature");
-        assert!(matches!(Basis::for_channels(&names)[..], [_, _, Basis::Linear { target: 5 }]));
+        assert!(matches!(
+            Basis::for_channels(&names)[..],
+            [_, _, Basis::Linear { target: 5 }]
+        ));
     }
 }

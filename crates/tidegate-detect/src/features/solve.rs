@@ -3,7 +3,11 @@
 /// Weights w that minimise the mean of (y − w·x)² + `penalty`·|w|² over `rows` of (x, y).
 ///
 /// `terms` is the length of every x. With a positive penalty there always is a solution.
-pub(super) fn ridge<'a>(terms: usize, penalty: f64, rows: impl Iterator<Item = (&'a [f64], f64)>) -> Vec<f64> {
+pub(super) fn ridge<'a>(
+    terms: usize,
+    penalty: f64,
+    rows: impl Iterator<Item = (&'a [f64], f64)>,
+) -> Vec<f64> {
     let mut gram = vec![0.0; terms * terms];
     let mut moment = vec![0.0; terms];
     let mut count = 0.0_f64;
@@ -17,7 +21,9 @@ pub(super) fn ridge<'a>(terms: usize, penalty: f64, rows: impl Iterator<Item = (
         }
     }
     let count = count.max(1.0);
-    gram.iter_mut().chain(moment.iter_mut()).for_each(|sum| *sum /= count);
+    gram.iter_mut()
+        .chain(moment.iter_mut())
+        .for_each(|sum| *sum /= count);
     for i in 0..terms {
         gram[i * terms + i] += penalty;
     }
@@ -31,7 +37,11 @@ fn cholesky(n: usize, matrix: &mut [f64]) {
         for j in 0..=i {
             let dot: f64 = (0..j).map(|k| matrix[i * n + k] * matrix[j * n + k]).sum();
             let rest = matrix[i * n + j] - dot;
-            matrix[i * n + j] = if i == j { rest.max(f64::MIN_POSITIVE).sqrt() } else { rest / matrix[j * n + j] };
+            matrix[i * n + j] = if i == j {
+                rest.max(f64::MIN_POSITIVE).sqrt()
+            } else {
+                rest / matrix[j * n + j]
+            };
         }
     }
 }
@@ -54,8 +64,15 @@ mod tests {
 
     #[test]
     fn exact_data_gives_its_own_coefficients() {
-        let rows: Vec<[f64; 3]> = (0..50).map(f64::from).map(|i| [1.0, (i * 0.7).sin(), (i * 1.3).cos()]).collect();
-        let weights = ridge(3, 1e-12, rows.iter().map(|x| (&x[..], 2.0 - 3.0 * x[1] + 0.5 * x[2])));
+        let rows: Vec<[f64; 3]> = (0..50)
+            .map(f64::from)
+            .map(|i| [1.0, (i * 0.7).sin(), (i * 1.3).cos()])
+            .collect();
+        let weights = ridge(
+            3,
+            1e-12,
+            rows.iter().map(|x| (&x[..], 2.0 - 3.0 * x[1] + 0.5 * x[2])),
+        );
         for (got, expected) in weights.iter().zip([2.0, -3.0, 0.5]) {
             assert!((got - expected).abs() < 1e-8, "{weights:?}");
         }
@@ -64,6 +81,9 @@ mod tests {
     #[test]
     fn terms_that_never_vary_still_have_a_solution() {
         let weights = ridge(2, 1e-4, (0..10).map(|_| (&[1.0, 0.0][..], 4.0)));
-        assert!((weights[0] - 4.0).abs() < 1e-2 && weights[1] == 0.0, "{weights:?}");
+        assert!(
+            (weights[0] - 4.0).abs() < 1e-2 && weights[1] == 0.0,
+            "{weights:?}"
+        );
     }
 }

@@ -108,22 +108,36 @@ impl State {
         let mut head = 0;
         for (state, residual) in self.residuals.iter_mut().zip(&profile.residuals) {
             let value = finite(residual.normalised(&profile.channels, x));
-            state.observe(residual, value, self.readings, at, &mut heads[head..head + RESIDUAL_HEADS]);
+            state.observe(
+                residual,
+                value,
+                self.readings,
+                at,
+                &mut heads[head..head + RESIDUAL_HEADS],
+            );
             head += RESIDUAL_HEADS;
         }
         let mut row_run = u32::MAX;
         for ((state, channel), &value) in self.channels.iter_mut().zip(&profile.channels).zip(x) {
             let step = if first { 0.0 } else { value - state.last };
-            state.run = if !first && step == 0.0 { state.run.saturating_add(1) } else { 0 };
+            state.run = if !first && step == 0.0 {
+                state.run.saturating_add(1)
+            } else {
+                0
+            };
             state.last = value;
             row_run = row_run.min(state.run);
             let beyond = (channel.low - value).max(value - channel.high).max(0.0) / channel.deviation;
-            heads[head] = if channel.runs_count { (state.run as f32).min(60.0) } else { 0.0 };
+            heads[head] = if channel.runs_count {
+                (state.run as f32).ln_1p()
+            } else {
+                0.0
+            };
             heads[head + 1] = finite(step.abs() / channel.step);
             heads[head + 2] = finite(beyond);
             head += CHANNEL_HEADS;
         }
-        heads[head] = (row_run as f32).min(60.0);
+        heads[head] = (row_run as f32).ln_1p();
     }
 
     /// How many readings have been taken in.
@@ -152,12 +166,21 @@ impl State {
     /// Scatter of residual `index` against the ordinary: 1 is ordinary, 2 twice as much.
     pub(crate) fn scatter(&self, index: usize, slow: bool) -> f32 {
         let state = &self.residuals[index];
-        if slow { state.variance_slow } else { state.variance_fast }.sqrt()
+        if slow {
+            state.variance_slow
+        } else {
+            state.variance_fast
+        }
+        .sqrt()
     }
 
     pub(crate) fn trend(&self, profile: &Profile, index: usize) -> Trend {
         let state = &self.residuals[index];
-        let sum = if state.above.sum >= state.below.sum { state.above } else { state.below };
+        let sum = if state.above.sum >= state.below.sum {
+            state.above
+        } else {
+            state.below
+        };
         Trend {
             mean: self.mean(profile, index, false),
             readings: sum.readings,
@@ -167,7 +190,14 @@ impl State {
 }
 
 impl ResidualState {
-    fn observe(&mut self, profile: &ResidualProfile, value: f32, readings: u32, at: Timestamp, heads: &mut [f32]) {
+    fn observe(
+        &mut self,
+        profile: &ResidualProfile,
+        value: f32,
+        readings: u32,
+        at: Timestamp,
+        heads: &mut [f32],
+    ) {
         let innovation = if readings == 1 {
             0.0
         } else {
@@ -179,7 +209,11 @@ impl ResidualState {
         // The means of a slow residual start where it is, as its level says nothing; those of any
         // other start at 0, so that a deviation that is older than this process is seen too.
         let rate = |usual: f32| {
-            if profile.is_slow() { usual.max(1.0 / readings as f32) } else { usual }
+            if profile.is_slow() {
+                usual.max(1.0 / readings as f32)
+            } else {
+                usual
+            }
         };
         self.fast += rate(FAST_RATE) * (clipped - self.fast);
         self.slow += rate(SLOW_RATE) * (clipped - self.slow);
@@ -210,7 +244,11 @@ impl ResidualState {
 impl SumState {
     fn observe(&mut self, deviation: f32, at: Timestamp) {
         if self.sum == 0.0 {
-            *self = Self { sum: 0.0, readings: 0, since_us: at.as_micros() };
+            *self = Self {
+                sum: 0.0,
+                readings: 0,
+                since_us: at.as_micros(),
+            };
         }
         self.sum = (self.sum + deviation - ALLOWANCE).clamp(0.0, SUM_LIMIT);
         self.readings = self.readings.saturating_add(1);
@@ -220,7 +258,11 @@ impl SumState {
 /// As f32, within ±[`LAST_LIMIT`]. Terms that overflow against each other give no number; that is
 /// as far from ordinary as can be.
 fn finite(value: f64) -> f32 {
-    if value.is_nan() { LAST_LIMIT as f32 } else { value.clamp(-LAST_LIMIT, LAST_LIMIT) as f32 }
+    if value.is_nan() {
+        LAST_LIMIT as f32
+    } else {
+        value.clamp(-LAST_LIMIT, LAST_LIMIT) as f32
+    }
 }
 
 #[cfg(test)]
@@ -236,7 +278,10 @@ mod tests {
         ];
         for (readings, rate) in pairs {
             let exact = 1.0 - (-1.0 / f64::from(readings)).exp();
-            assert!((f64::from(rate) - exact).abs() < 1e-7, "{readings}: {rate} against {exact}");
+            assert!(
+                (f64::from(rate) - exact).abs() < 1e-7,
+                "{readings}: {rate} against {exact}"
+            );
         }
     }
 

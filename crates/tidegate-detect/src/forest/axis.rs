@@ -19,9 +19,14 @@ impl Split for AxisSplit {
         let mut features: Vec<u32> = (0..rows.width() as u32).collect();
         features.shuffle(random);
         features.into_iter().find_map(|feature| {
-            let values = members.iter().map(|&row| rows.row(row as usize)[feature as usize]);
+            let values = members
+                .iter()
+                .map(|&row| rows.row(row as usize)[feature as usize]);
             let (low, high) = bounds(values);
-            (low < high).then(|| Self { feature, threshold: random.random_range(low..high) })
+            (low < high).then(|| Self {
+                feature,
+                threshold: random.random_range(low..high),
+            })
         })
     }
 
@@ -30,7 +35,10 @@ impl Split for AxisSplit {
     }
 
     fn none() -> Self {
-        Self { feature: 0, threshold: 0.0 }
+        Self {
+            feature: 0,
+            threshold: 0.0,
+        }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -47,7 +55,9 @@ impl Split for AxisSplit {
 
 /// The least and the greatest of `values`.
 pub(super) fn bounds(values: impl Iterator<Item = f32>) -> (f32, f32) {
-    values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+    values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    })
 }
 
 #[cfg(test)]

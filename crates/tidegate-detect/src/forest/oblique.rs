@@ -43,7 +43,11 @@ impl Split for ObliqueSplit {
         let mut split = Self::none();
         let mut chosen = 0;
         for feature in order {
-            let spread = spread(members.iter().map(|&row| rows.row(row as usize)[usize::from(feature)]));
+            let spread = spread(
+                members
+                    .iter()
+                    .map(|&row| rows.row(row as usize)[usize::from(feature)]),
+            );
             if spread > 0.0 {
                 split.features[chosen] = feature;
                 split.weights[chosen] = random.sample::<f32, _>(StandardNormal) / spread;
@@ -67,7 +71,12 @@ impl Split for ObliqueSplit {
     }
 
     fn none() -> Self {
-        Self { features: [0; FEATURES], weights: [0.0; FEATURES], threshold: 0.0, range: 0.0 }
+        Self {
+            features: [0; FEATURES],
+            weights: [0.0; FEATURES],
+            threshold: 0.0,
+            range: 0.0,
+        }
     }
 
     fn write(&self, out: &mut Vec<u8>) {
@@ -85,7 +94,11 @@ impl Split for ObliqueSplit {
         }
         split.threshold = finite_at(bytes, FEATURES + 4 * FEATURES)?;
         split.range = finite_at(bytes, FEATURES + 4 * FEATURES + 4)?;
-        split.features.iter().all(|&feature| usize::from(feature) < width).then_some(split)
+        split
+            .features
+            .iter()
+            .all(|&feature| usize::from(feature) < width)
+            .then_some(split)
     }
 }
 
@@ -117,7 +130,11 @@ mod tests {
             assert!((1..10).contains(&right));
             assert!((0..10).all(|row| !split.side(rows.row(row)).1));
             let far = rows.row(0).iter().zip(0_u8..).map(|(value, feature)| {
-                let weight = split.features.iter().position(|&f| f == feature).map_or(0.0, |i| split.weights[i]);
+                let weight = split
+                    .features
+                    .iter()
+                    .position(|&f| f == feature)
+                    .map_or(0.0, |i| split.weights[i]);
                 value + 1e6 * weight.signum()
             });
             assert!(split.side(&far.collect::<Vec<_>>()).1);

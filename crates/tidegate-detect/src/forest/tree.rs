@@ -64,11 +64,24 @@ impl<S: Split> Trees<S> {
         let mut nodes = Vec::new();
         let roots = (0..trees)
             .map(|_| {
-                let mut members: Vec<u32> =
-                    index::sample(&mut random, rows.len(), subsample).iter().map(|i| i as u32).collect();
+                let mut members: Vec<u32> = index::sample(&mut random, rows.len(), subsample)
+                    .iter()
+                    .map(|i| i as u32)
+                    .collect();
                 let root = nodes.len() as u32;
-                nodes.push(Node { split: S::none(), left: 0, path: 0.0 });
-                grow_node(&mut nodes, root as usize, rows, &mut members, (0, height), &mut random);
+                nodes.push(Node {
+                    split: S::none(),
+                    left: 0,
+                    path: 0.0,
+                });
+                grow_node(
+                    &mut nodes,
+                    root as usize,
+                    rows,
+                    &mut members,
+                    (0, height),
+                    &mut random,
+                );
                 root
             })
             .collect();
@@ -77,7 +90,12 @@ impl<S: Split> Trees<S> {
 
     fn assemble(subsample: u32, roots: Vec<u32>, nodes: Vec<Node<S>>) -> Self {
         let exponent = 1.0 / (roots.len() as f64 * average_path_length(subsample as usize));
-        Self { subsample, roots, nodes, exponent: exponent as f32 }
+        Self {
+            subsample,
+            roots,
+            nodes,
+            exponent: exponent as f32,
+        }
     }
 
     pub(super) fn score(&self, row: &[f32]) -> f32 {
@@ -135,7 +153,11 @@ impl<S: Split> Trees<S> {
             if !ordered || !path.is_finite() {
                 return None;
             }
-            nodes.push(Node { split: S::read(&record[8..], width)?, left, path });
+            nodes.push(Node {
+                split: S::read(&record[8..], width)?,
+                left,
+                path,
+            });
         }
         Some(Self::assemble(subsample, roots, nodes))
     }
@@ -149,15 +171,27 @@ fn grow_node<S: Split>(
     (depth, height): (u32, u32),
     random: &mut StdRng,
 ) {
-    let split = if members.len() > 1 && depth < height { S::draw(rows, members, random) } else { None };
+    let split = if members.len() > 1 && depth < height {
+        S::draw(rows, members, random)
+    } else {
+        None
+    };
     let Some(split) = split else {
         nodes[at].path = depth as f32 + average_path_length(members.len()) as f32;
         return;
     };
     let left = nodes.len();
-    let empty = Node { split: S::none(), left: 0, path: 0.0 };
+    let empty = Node {
+        split: S::none(),
+        left: 0,
+        path: 0.0,
+    };
     nodes.extend([empty, empty]);
-    nodes[at] = Node { split, left: left as u32, path: 0.0 };
+    nodes[at] = Node {
+        split,
+        left: left as u32,
+        path: 0.0,
+    };
     let middle = partition(members, |&row| !split.side(rows.row(row as usize)).0);
     let (first, second) = members.split_at_mut(middle);
     grow_node(nodes, left, rows, first, (depth + 1, height), random);
@@ -215,8 +249,17 @@ mod tests {
         assert!(with(second_node, 1).is_none(), "a node that is its own child");
         assert!(with(first_node, u32::MAX).is_none(), "a child outside the array");
         assert!(with(12, u32::MAX).is_none(), "a root outside the array");
-        assert!(with(first_node + 4, f32::NAN.to_bits()).is_none(), "a path that is no number");
-        assert!(with(first_node + 8, 2).is_none(), "a feature that rows do not have");
-        assert!(Trees::<AxisSplit>::read(&bytes[..bytes.len() - 1], 2).is_none(), "a byte short");
+        assert!(
+            with(first_node + 4, f32::NAN.to_bits()).is_none(),
+            "a path that is no number"
+        );
+        assert!(
+            with(first_node + 8, 2).is_none(),
+            "a feature that rows do not have"
+        );
+        assert!(
+            Trees::<AxisSplit>::read(&bytes[..bytes.len() - 1], 2).is_none(),
+            "a byte short"
+        );
     }
 }

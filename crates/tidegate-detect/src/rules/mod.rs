@@ -1,12 +1,14 @@
-//! Limits that need no model: a single gross value is an anomaly at once.
+//! Limits that a single reading breaks; range and rate of change hold without a model too.
 //!
 //! One file per rule; each answers with an [`Explanation`] when it is broken.
 
 mod missing;
 mod range;
 mod rate;
+mod stuck;
 
 pub(crate) use missing::missing;
+pub(crate) use stuck::stuck;
 
 use crate::channel::WATER;
 use crate::explain::Explanation;
@@ -19,6 +21,8 @@ use tidegate_envelope::time::Timestamp;
 pub enum Rule {
     /// A channel of the model is not in the reading.
     Missing,
+    /// A channel repeats its value far longer than in training.
+    Stuck,
     /// A value is outside its physical range.
     Range,
     /// A value changed faster than water can.
@@ -50,9 +54,21 @@ pub struct RuleLimits {
 impl Default for RuleLimits {
     fn default() -> Self {
         Self {
-            pressure_psi: ChannelLimits { least: 0.0, greatest: 150.0, change_per_second: 10.0 },
-            flow_lpm: ChannelLimits { least: -5.0, greatest: 500.0, change_per_second: 40.0 },
-            gate_percent: ChannelLimits { least: -1.0, greatest: 101.0, change_per_second: 25.0 },
+            pressure_psi: ChannelLimits {
+                least: 0.0,
+                greatest: 150.0,
+                change_per_second: 10.0,
+            },
+            flow_lpm: ChannelLimits {
+                least: -5.0,
+                greatest: 500.0,
+                change_per_second: 40.0,
+            },
+            gate_percent: ChannelLimits {
+                least: -1.0,
+                greatest: 101.0,
+                change_per_second: 25.0,
+            },
         }
     }
 }
@@ -79,13 +95,24 @@ pub(crate) struct RuleState {
 impl RuleState {
     /// The first broken rule. A reading out of range leaves the memory as it was, so that the
     /// return to ordinary values is no second alarm.
-    pub(crate) fn check(&mut self, limits: &RuleLimits, at: Timestamp, channels: &Channels) -> Option<Explanation> {
+    pub(crate) fn check(
+        &mut self,
+        limits: &RuleLimits,
+        at: Timestamp,
+        channels: &Channels,
+    ) -> Option<Explanation> {
         let values = WATER.map(|name| channels.get(name));
         if let Some(broken) = range::range(limits, &values) {
             return Some(broken);
         }
-        let broken = self.last.as_ref().and_then(|last| rate::rate(limits, last, at, &values));
-        self.last = Some(Last { at, values });
+        let broken = self
+            .last
+            .as_ref()
+            .and_then(|last| rate::rate(limits, last, at, &values));
+        self.last = Some(Last {
+            at,
+            values: values.map(|value| value.unwrap_or(f64::NAN)),
+        });
         broken
     }
 }
@@ -95,7 +122,11 @@ pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn water(upstream: f64, downstream: f64, flow: f64) -> Channels {
-        let named = [("pressure_upstream", upstream), ("pressure_downstream", downstream), ("flow_rate", flow)];
+        let named = [
+            ("pressure_upstream", upstream),
+            ("pressure_downstream", downstream),
+            ("flow_rate", flow),
+        ];
         Channels::new(named.map(|(name, value)| (name.into(), value)).to_vec()).unwrap()
     }
 
@@ -104,7 +135,9 @@ pub(crate) mod tests {
         let mut state = RuleState::default();
         let mut check = |second: i64, upstream| {
             let at = Timestamp::from_micros(second * 1_000_000);
-            state.check(&RuleLimits::default(), at, &water(upstream, 58.0, 50.0)).map(|broken| broken.rule)
+            state
+                .check(&RuleLimits::default(), at, &water(upstream, 58.0, 50.0))
+                .map(|broken| broken.rule)
         };
         assert_eq!(check(0, 60.0), None);
         assert_eq!(check(5, 250.0), Some(Some(Rule::Range)));

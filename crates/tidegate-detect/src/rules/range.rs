@@ -12,7 +12,11 @@ pub(super) fn range(limits: &RuleLimits, values: &[Option<f64>; 5]) -> Option<Ex
             return None;
         }
         let side = if value < limits.least { "below" } else { "above" };
-        let limit = if value < limits.least { limits.least } else { limits.greatest };
+        let limit = if value < limits.least {
+            limits.least
+        } else {
+            limits.greatest
+        };
         let unit = unit(channel);
         let sentence = format!(
             "{} {} is {side} the limit of {}",
@@ -37,7 +41,13 @@ mod tests {
     fn the_limits_belong_to_the_range_and_one_step_beyond_does_not() {
         assert_eq!(check(150.0), None);
         assert_eq!(check(0.0), None);
-        assert_eq!(check(150.1).as_deref(), Some("upstream pressure 150.1 PSI is above the limit of 150 PSI"));
-        assert_eq!(check(-0.1).as_deref(), Some("upstream pressure -0.1 PSI is below the limit of 0 PSI"));
+        assert_eq!(
+            check(150.1).as_deref(),
+            Some("upstream pressure 150.1 PSI is above the limit of 150 PSI")
+        );
+        assert_eq!(
+            check(-0.1).as_deref(),
+            Some("upstream pressure -0.1 PSI is below the limit of 0 PSI")
+        );
     }
 }

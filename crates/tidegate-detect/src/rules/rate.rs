@@ -13,7 +13,8 @@ const SHORTEST_SPAN_S: f64 = 1.0;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Last {
     pub(super) at: Timestamp,
-    pub(super) values: [Option<f64>; 5],
+    /// Not a number where a channel was not there.
+    pub(super) values: [f64; 5],
 }
 
 /// The first value that changed too fast.
@@ -24,22 +25,26 @@ pub(super) fn rate(
     values: &[Option<f64>; 5],
 ) -> Option<Explanation> {
     let span_s = at.since(last.at).as_secs_f64().max(SHORTEST_SPAN_S);
-    WATER.iter().zip(values).zip(last.values).find_map(|((channel, value), before)| {
-        let (value, before, limits) = ((*value)?, before?, limits.of(channel)?);
-        let change = value - before;
-        if change.abs() <= limits.change_per_second * span_s {
-            return None;
-        }
-        let unit = unit(channel);
-        let sentence = format!(
-            "{} changed by {} in {span_s:.0} s, from {}; at most {} per second is plausible",
-            words(channel),
-            quantity(change, 1, unit),
-            quantity(before, 1, unit),
-            quantity(limits.change_per_second, 0, unit)
-        );
-        Some(Explanation::of_rule(Rule::Rate, sentence, channel, before, value))
-    })
+    WATER
+        .iter()
+        .zip(values)
+        .zip(last.values)
+        .find_map(|((channel, value), before)| {
+            let (value, limits) = ((*value)?, limits.of(channel)?);
+            let change = value - before;
+            if change.is_nan() || change.abs() <= limits.change_per_second * span_s {
+                return None;
+            }
+            let unit = unit(channel);
+            let sentence = format!(
+                "{} changed by {} in {span_s:.0} s, from {}; at most {} per second is plausible",
+                words(channel),
+                quantity(change, 1, unit),
+                quantity(before, 1, unit),
+                quantity(limits.change_per_second, 0, unit)
+            );
+            Some(Explanation::of_rule(Rule::Rate, sentence, channel, before, value))
+        })
 }
 
 #[cfg(test)]
@@ -47,9 +52,18 @@ mod tests {
     use super::*;
 
     fn check(change_psi: f64, span_ms: i64) -> bool {
-        let last = Last { at: Timestamp::from_micros(0), values: [None, None, None, None, Some(60.0)] };
+        let last = Last {
+            at: Timestamp::from_micros(0),
+            values: [f64::NAN, f64::NAN, f64::NAN, f64::NAN, 60.0],
+        };
         let values = [None, None, None, None, Some(60.0 + change_psi)];
-        rate(&RuleLimits::default(), &last, Timestamp::from_micros(span_ms * 1_000), &values).is_some()
+        rate(
+            &RuleLimits::default(),
+            &last,
+            Timestamp::from_micros(span_ms * 1_000),
+            &values,
+        )
+        .is_some()
     }
 
     #[test]

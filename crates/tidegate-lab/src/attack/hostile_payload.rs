@@ -1,6 +1,6 @@
 //! Hostile payload: tens of thousands of nested lists, which exhaust a recursive parser's stack.
 
-use super::{Outcome, stopped_if_closed};
+use super::{Attack, Outcome, stopped_if_closed};
 use crate::client::{Client, ClientError};
 use crate::target::Target;
 
@@ -9,7 +9,7 @@ use crate::target::Target;
 const LEVELS: usize = 60_000;
 
 pub(super) async fn run(target: &Target, victim: &str) -> Result<Outcome, ClientError> {
-    let mut client = Client::connect(target, Some(victim), "attacker-hostile").await?;
+    let mut client = Client::connect(target, Some(victim), Attack::HostilePayload.client_id()).await?;
     match client.publish(&target.topic(victim), "[".repeat(LEVELS)).await {
         Ok(answer) => Ok(answer.into()),
         Err(error) => stopped_if_closed(error),

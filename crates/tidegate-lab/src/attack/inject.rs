@@ -1,6 +1,6 @@
 //! Inject: a forged reading. The attacker has the device's certificate but not its signing key.
 
-use super::{Outcome, stopped_if_closed};
+use super::{Attack, Outcome, stopped_if_closed};
 use crate::client::{Client, ClientError};
 use crate::target::Target;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use tidegate_envelope::time::Timestamp;
 const FORGED_PRESSURE_PSI: f64 = 250.0;
 
 pub(super) async fn run(target: &Target, victim: &str) -> Result<Outcome, ClientError> {
-    let mut client = Client::connect(target, Some(victim), "attacker-inject").await?;
+    let mut client = Client::connect(target, Some(victim), Attack::Inject.client_id()).await?;
     match client.publish(&target.topic(victim), forged(victim)).await {
         Ok(answer) => Ok(answer.into()),
         Err(error) => stopped_if_closed(error),

@@ -1,11 +1,11 @@
 //! No certificate: a client that only trusts the broker, and proves nothing.
 
-use super::{Outcome, stopped_if_closed};
+use super::{Attack, Outcome, stopped_if_closed};
 use crate::client::{Client, ClientError};
 use crate::target::Target;
 
 pub(super) async fn run(target: &Target, victim: &str) -> Result<Outcome, ClientError> {
-    let mut client = match Client::connect(target, None, "attacker-stranger").await {
+    let mut client = match Client::connect(target, None, Attack::NoCertificate.client_id()).await {
         Ok(client) => client,
         Err(error) => return stopped_if_closed(error),
     };

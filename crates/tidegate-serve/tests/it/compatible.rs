@@ -193,6 +193,29 @@ async fn page_is_on_this_port_too() {
     assert_eq!(page.json().await["type"], "hello");
 }
 
+#[tokio::test]
+async fn one_client_too_many_is_refused_until_another_leaves() {
+    let server = start().await;
+    let mut clients = Vec::new();
+    for _ in 0..64 {
+        clients.push(client(&server).await);
+    }
+    assert_eq!(
+        Client::connect(server.compatible, "/", &[]).await.err(),
+        Some(503)
+    );
+    // The page's readers have places of their own.
+    assert!(
+        Client::connect(server.compatible, "/api/v1/stream", &[])
+            .await
+            .is_ok()
+    );
+    let mut leaving = clients.pop().unwrap();
+    leaving.say(&" ".repeat(5_000)).await;
+    assert_eq!(leaving.text().await, None);
+    client(&server).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn client_that_does_not_read_is_dropped_and_others_get_everything() {
     const EVENTS: u64 = 40_000;

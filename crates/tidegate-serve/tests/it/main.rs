@@ -1,5 +1,7 @@
 //! The server over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "tests state their expectations by unwrapping")]
+
 mod compatible;
 mod doors;
 mod http;

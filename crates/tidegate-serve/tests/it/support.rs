@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tempfile::TempDir;
 use tidegate_envelope::id::{DeviceId, MessageDeviceId, ZoneId};
 use tidegate_envelope::reading::Channels;
 use tidegate_envelope::reason::{Layer, Reason};
@@ -13,8 +14,9 @@ use tidegate_serve::access::{Access, Denied};
 use tidegate_serve::hub::{DeviceOptions, Hub, HubOptions, ZoneOptions};
 use tidegate_serve::protocol::Totals;
 use tidegate_serve::server::Server;
-use tidegate_store::Reader;
 use tidegate_store::event::{Event, Outcome};
+use tidegate_store::reader::Reader;
+use tidegate_store::writer::{Options, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -36,6 +38,7 @@ pub(crate) struct Running {
     pub(crate) denied: Arc<Mutex<Vec<Denied>>>,
     pub(crate) task: JoinHandle<std::io::Result<()>>,
     pub(crate) cancelled: CancellationToken,
+    folder: TempDir,
 }
 
 impl Drop for Running {
@@ -80,13 +83,14 @@ pub(crate) async fn start_with(kept: Vec<Event>, known: usize) -> Running {
         compatible: compatible.local_addr().unwrap(),
         denied,
         cancelled: CancellationToken::new(),
+        folder: TempDir::new().unwrap(),
         task: tokio::spawn(async { Ok(()) }),
     };
     let server = Server {
         page,
         compatible: Some(compatible),
         hub,
-        reader: reader(kept),
+        reader: reader(&running.folder, kept),
         access: Access::default(),
         on_denied: Arc::new(move |denial| seen.lock().unwrap().push(denial)),
     };
@@ -96,8 +100,20 @@ pub(crate) async fn start_with(kept: Vec<Event>, known: usize) -> Running {
     running
 }
 
-fn reader(kept: Vec<Event>) -> Reader {
-    Reader(kept)
+/// A database that holds `kept`.
+fn reader(folder: &TempDir, kept: Vec<Event>) -> Reader {
+    let path = folder.path().join("tidegate.db");
+    let options = Options {
+        event_rows_per_second: u32::MAX,
+        ..Options::default()
+    };
+    let mut store = Store::open(&path, &[], &options).unwrap();
+    for event in kept {
+        store.record(event);
+    }
+    store.flush().unwrap();
+    store.close().unwrap();
+    Reader::open(&path).unwrap()
 }
 
 fn zone(id: &str, name: &str, devices: &[u32]) -> ZoneOptions {
@@ -114,7 +130,7 @@ fn zone(id: &str, name: &str, devices: &[u32]) -> ZoneOptions {
 
 /// An accepted reading of `device-002` in `pool_spa`.
 pub(crate) fn accepted() -> Event {
-    let mut event = Event::new(Outcome::Accepted, NOW);
+    let mut event = Event::new(NOW, Outcome::Accepted, None);
     event.device = Some(DeviceId::new("device-002").unwrap());
     event.zone = Some(ZoneId::new("pool_spa").unwrap());
     event.topic = "hydroficient/grandmarina/device-002/sensors".into();
@@ -150,9 +166,8 @@ pub(crate) fn flagged(id: i64) -> Event {
 
 /// A refused message that claims to be from `device-002`.
 pub(crate) fn blocked(id: i64, reason: Reason) -> Event {
-    let mut event = Event::new(Outcome::Blocked, NOW);
+    let mut event = Event::new(NOW, Outcome::Blocked, Some(reason));
     event.id = id;
-    event.reason = Some(reason);
     event.device = Some(DeviceId::new("device-002").unwrap());
     event.zone = Some(ZoneId::new("pool_spa").unwrap());
     event.topic = "hydroficient/grandmarina/device-002/sensors".into();

@@ -51,12 +51,12 @@ impl Rig {
         Ok(Self { folder, config, registry })
     }
 
-    /// Starts `tidegate` with these arguments, and waits until its page is ready.
+    /// Starts `tidegate` with these arguments, and waits until its broker listens, which comes last.
     pub(super) fn start_tidegate(&self, arguments: &[&str]) -> Result<Part> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.arg("--dir").arg(&self.folder).args(arguments);
-        Part::start(command, self.config.listen.page_port)
+        Part::start(command, self.config.listen.mqtts_port)
     }
 
     /// Starts a stock Mosquitto from the written configuration of level `signed`.

@@ -6,7 +6,6 @@ use crate::devices::DevicesFile;
 use crate::{clock, setup};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use comfy_table::{Table, presets};
 use owo_colors::OwoColorize;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -16,7 +15,7 @@ use tidegate_envelope::principal::Role;
 use tidegate_pki::inspect::{self, CertificateInfo};
 use tidegate_pki::profile::Profile;
 
-use super::Format;
+use super::{Format, table};
 
 /// A certificate that ends sooner than this is pointed out.
 const SOON_DAYS: i64 = 30;
@@ -164,9 +163,7 @@ fn list(config: &Config, format: Format) -> Result<ExitCode> {
             writer.flush()?;
         }
         Format::Table => {
-            let mut table = Table::new();
-            table.load_style(presets::UTF8_HORIZONTAL_ONLY);
-            table.set_header(["file", "name", "role", "expires", "days left", "state"]);
+            let mut table = table::new(&["file", "name", "role", "expires", "days left", "state"]);
             for row in rows {
                 let days = row.days_left.to_string();
                 table.add_row([row.file, row.name, row.role, row.expires, days, row.state.to_owned()]);

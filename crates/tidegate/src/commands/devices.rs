@@ -5,7 +5,6 @@ use crate::devices::{DeviceEntry, DevicesFile, read_secret};
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use tidegate_envelope::key::RootKey;
 use tidegate_pki::profile::Profile;
 use zeroize::Zeroizing;
 
-use super::Format;
+use super::{Format, table};
 
 /// List and add devices, and hand out their keys
 #[derive(Debug, Args)]
@@ -99,8 +98,8 @@ fn list(place: &Place, format: Format) -> Result<()> {
                 }
                 writer.flush()?;
             } else {
-                let mut table = Table::new();
-                table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(header).add_rows(rows);
+                let mut table = table::new(&header);
+                table.add_rows(rows);
                 anstream::println!("{table}");
             }
         }

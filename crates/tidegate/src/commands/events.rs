@@ -5,7 +5,7 @@ use super::table::{self, Span};
 use crate::cli::Place;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use owo_colors::OwoColorize;
+use comfy_table::{Cell, Color};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -118,12 +118,13 @@ impl Events {
                 let mut table = table::new(&["at", "outcome", "reason", "device", "detail"]);
                 for row in rows {
                     let outcome = match row.outcome {
-                        "blocked" => row.outcome.red().to_string(),
-                        "flagged" => row.outcome.yellow().to_string(),
-                        other => other.to_owned(),
+                        "blocked" => Cell::new(row.outcome).fg(Color::Red),
+                        "flagged" => Cell::new(row.outcome).fg(Color::Yellow),
+                        other => Cell::new(other),
                     };
                     let device = row.device.unwrap_or_default();
-                    table.add_row([row.at, outcome, row.reason.unwrap_or_default().to_owned(), device, row.detail]);
+                    let reason = row.reason.unwrap_or_default();
+                    table.add_row([row.at.into(), outcome, reason.into(), device.into(), Cell::new(row.detail)]);
                 }
                 anstream::println!("{table}");
             }

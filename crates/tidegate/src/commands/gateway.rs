@@ -70,7 +70,7 @@ impl Gateway {
         let address = self.broker.address(config, setup::GATEWAY)?;
         let runtime = Runtime::start(config, false).await?;
         let shown = format!("{}:{}", address.host, address.port);
-        anstream::println!("Gateway at level {}, subscribed to {shown}", config.level);
+        anstream::println!("Gateway at level {}", config.level);
         anstream::println!("  page     http://localhost:{}", runtime.page.port());
         if let Some(events) = runtime.events {
             anstream::println!("  events   ws://localhost:{}", events.port());
@@ -84,6 +84,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let (pipeline, filter, stopping) =
             (runtime.pipeline.clone(), runtime.registry.topics().filter(), stop.clone());
+        let open = runtime.open();
         let mut subscribed = tokio::spawn(async move {
             let mut watch = Say { broker: shown };
             subscriber::run(options, &filter, pipeline, stopping, &mut watch).await
@@ -97,7 +98,7 @@ impl Gateway {
             ended = &mut subscribed => ended?,
         };
         anstream::eprintln!("\nStopping; committing what has arrived …");
-        tokio::time::timeout(runtime::STOP_WITHIN, runtime.finish()).await.context("did not stop within 10 s")??;
+        tokio::time::timeout(runtime::STOP_WITHIN, open.finish()).await.context("did not stop within 10 s")??;
         ended
     }
 }
@@ -109,7 +110,7 @@ struct Say {
 
 impl Watch for Say {
     fn connected(&mut self) {
-        tracing::info!(broker = self.broker, "subscribed");
+        anstream::println!("Subscribed to {}", self.broker);
     }
 
     fn disconnected(&mut self, error: &str) {

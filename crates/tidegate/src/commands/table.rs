@@ -3,7 +3,7 @@
 use super::Format;
 use crate::clock;
 use clap::Args;
-use comfy_table::{Table, presets};
+use comfy_table::{LineStyle, Table, presets};
 use std::path::Path;
 use std::time::Duration;
 use tidegate_envelope::time::Timestamp;
@@ -32,10 +32,11 @@ impl Span {
     }
 }
 
-/// A table in the house's style.
+/// A table in the house's style: a line below the header, and nothing else.
 pub(super) fn new(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    let line = LineStyle::new('─', '─', '─', '─');
+    table.load_style(presets::NOTHING.header_separator(line));
     table.set_header(header.iter().copied());
     table
 }

@@ -58,6 +58,7 @@ impl Up {
         let broker = Broker::bind(broker_config(config, &runtime.registry)?, Arc::new(runtime.pipeline.clone()))
             .with_context(|| in_use(config))?;
         greet(config, &runtime, made, self.demo);
+        let open = runtime.open();
 
         let stop = CancellationToken::new();
         let mut broker = tokio::spawn(broker.run(stop.clone()));
@@ -79,7 +80,7 @@ impl Up {
                 demo.await?.context("the simulated sensors ended")?;
             }
             broker.await?;
-            runtime.finish().await
+            open.finish().await
         };
         tokio::time::timeout(runtime::STOP_WITHIN, finish).await.context("did not stop within 10 s")??;
         anstream::eprintln!("Stopped. Nothing that was acknowledged is lost.");

@@ -45,6 +45,9 @@ struct Finding {
     reason: Option<String>,
     canonical: Option<String>,
     hmac: Option<String>,
+    /// What a gateway would say although the signature holds; for people only.
+    #[serde(skip)]
+    note: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,6 +80,9 @@ impl Verify {
         writeln!(out, "verdict    {}", finding.verdict)?;
         if let Some(reason) = &finding.reason {
             writeln!(out, "reason     {reason}")?;
+        }
+        if let Some(note) = &finding.note {
+            writeln!(out, "note       {note}")?;
         }
         if let Some(canonical) = &finding.canonical {
             writeln!(out, "canonical  {canonical}")?;
@@ -117,8 +123,13 @@ fn answer_lines(secret: &[u8]) -> Result<ExitCode> {
 }
 
 fn check(payload: &[u8], secret: &[u8]) -> Finding {
-    let malformed =
-        |reason: String| Finding { verdict: "malformed", reason: Some(reason), canonical: None, hmac: None };
+    let malformed = |reason: String| Finding {
+        verdict: "malformed",
+        reason: Some(reason),
+        canonical: None,
+        hmac: None,
+        note: None,
+    };
     let document = match Document::parse(payload) {
         Ok(document) => document,
         Err(error) => return malformed(error.to_string()),
@@ -133,14 +144,13 @@ fn check(payload: &[u8], secret: &[u8]) -> Finding {
     let expected = key.mac(&canonical).to_string();
     let (verdict, reason) = match document.hmac() {
         None => ("missing_mac", Some("the message has no member `hmac`".to_owned())),
-        Some(given) if key.check(&canonical, given) => {
-            let note = schema.map(|error| format!("the signature holds, but a gateway would refuse the message as bad_schema: {error}"));
-            ("authentic", note)
-        }
+        Some(given) if key.check(&canonical, given) => ("authentic", None),
         Some(given) => ("bad_mac", Some(why_bad(given, &expected, &canonical, secret))),
     };
+    let note = schema.filter(|_| verdict == "authentic");
+    let note = note.map(|error| format!("the signature holds, but a gateway refuses the message as bad_schema: {error}"));
     let canonical = String::from_utf8(canonical).expect("the canonical form is ASCII");
-    Finding { verdict, reason, canonical: Some(canonical), hmac: Some(expected) }
+    Finding { verdict, reason, canonical: Some(canonical), hmac: Some(expected), note }
 }
 
 /// The usual mistakes, told apart.

@@ -8,6 +8,7 @@ use tidegate_envelope::id::{DeviceId, DeviceIndex, ZoneId};
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
+use tidegate_lab::attack::Attack;
 use tidegate_store::event::{Event, Outcome};
 use tidegate_verify::guard::Admission;
 use tidegate_verify::registry::Registry;
@@ -72,6 +73,14 @@ pub(super) fn accepted(
         event.raw = Some(origin.payload.to_vec());
     }
     event
+}
+
+/// The reason that would have stopped an attack of the demo, had its layer been on.
+///
+/// Only the demo may ask: its attackers have client ids of their own, as no real one would.
+pub(super) fn got_in(origin: &Origin) -> Option<Reason> {
+    let client_id = origin.source.split(' ').next().unwrap_or_default();
+    Attack::by_client_id(client_id).map(Attack::stopped_by)
 }
 
 /// What is worth showing about an accepted message.

@@ -14,6 +14,7 @@ pub(super) struct Detect {
     pub(super) journal: Journal,
     pub(super) registry: Arc<Registry>,
     pub(super) protected: bool,
+    pub(super) demo: bool,
 }
 
 impl Detect {
@@ -25,13 +26,12 @@ impl Detect {
             for event in describe::notices(&self.registry, &admission, &origin) {
                 self.journal.publish(event);
             }
-            self.journal.publish(describe::accepted(
-                &self.registry,
-                &admission,
-                assessment.as_ref(),
-                &origin,
-                self.protected,
-            ));
+            let mut event =
+                describe::accepted(&self.registry, &admission, assessment.as_ref(), &origin, self.protected);
+            if self.demo && event.reason.is_none() {
+                event.reason = describe::got_in(&origin);
+            }
+            self.journal.publish(event);
         }
     }
 }

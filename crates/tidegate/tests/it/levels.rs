@@ -76,11 +76,11 @@ fn signed_takes_python_publishers_over_both_versions_and_no_forgery() {
 
     // Unsigned, and signed with another device's key: refused with a reason code, and with a reason.
     let unsigned = site.python_publish(port, 2, &refs(&mtls("device-002")));
-    assert_eq!(unsigned, [0x99]);
+    assert_eq!(unsigned, [0x87]);
     let stolen = [mtls("device-002"), vec!["--secret-file".into(), key.display().to_string()]].concat();
     assert_eq!(site.python_publish(port, 2, &refs(&stolen)), [0x87]);
     wait_for_reason(&site, "bad_mac");
-    wait_for_reason(&site, "bad_schema");
+    wait_for_reason(&site, "missing_mac");
     assert_eq!(running.interrupt(), 0);
     let readings = site.stored_readings();
     assert_eq!(readings.len(), 10);

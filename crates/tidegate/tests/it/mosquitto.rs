@@ -18,7 +18,7 @@ fn gateway_works_through_mosquitto_at_every_level() {
         site.succeed(&["configs", "write"]);
         let port = if level == "plain" { site.ports.mqtt } else { site.ports.mqtts };
         let broker = site.mosquitto(config, port);
-        let gateway = site.start(&["gateway"]);
+        let gateway = site.start_gateway();
         let mut options: Vec<String> = match level {
             "plain" => vec![],
             "tls" => vec!["--ca".into(), "certs/ca.pem".into()],
@@ -46,14 +46,14 @@ fn what_comes_while_the_gateway_is_away_is_delivered_when_it_returns() {
     site.succeed(&["configs", "write"]);
     let _broker = site.mosquitto("mosquitto_mtls.conf", site.ports.mqtts);
     // The first run subscribes; the broker keeps the session.
-    let gateway = site.start(&["gateway"]);
+    let gateway = site.start_gateway();
     let options = mtls("device-001");
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
     site.python_publish(site.ports.mqtts, 1, &options);
     wait_for("the first reading", || site.stored_readings().len() == 1);
     gateway.kill();
     site.python_publish(site.ports.mqtts, 1, &[options, vec!["--count", "5"]].concat());
-    let gateway = site.start(&["gateway"]);
+    let gateway = site.start_gateway();
     wait_for("the readings in between", || site.stored_readings().len() == 6);
     assert_eq!(gateway.interrupt(), 0);
 }

@@ -73,7 +73,21 @@ impl Site {
         running
     }
 
-    pub(crate) fn spawn(&self, arguments: &[&str]) -> Running {
+    /// Starts the gateway and waits until it has subscribed at its broker.
+    pub(crate) fn start_gateway(&self) -> Running {
+        let mut child = self.command(&["gateway"]).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut running = Running { child };
+        let mut lines = output.lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.starts_with("Subscribed")), "the gateway ended");
+        // Somebody must go on reading, or a later line would stop the gateway.
+        std::thread::spawn(move || lines.for_each(drop));
+        self.wait_ready();
+        assert!(running.is_alive());
+        running
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Running {
         let child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
         Running { child }
     }
@@ -231,11 +245,6 @@ pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     let mut answer = String::new();
     BufReader::new(stream).read_to_string(&mut answer).ok()?;
     Some(answer)
-}
-
-/// The lines a process writes, one after the other.
-pub(crate) fn lines(output: impl Read) -> impl Iterator<Item = String> {
-    BufReader::new(output).lines().map_while(Result::ok)
 }
 
 fn free_ports<const N: usize>() -> [u16; N] {

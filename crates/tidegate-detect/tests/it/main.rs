@@ -1,0 +1,11 @@
+//! The detector as a whole: trained, saved, loaded, and shown faults.
+
+#![expect(clippy::unwrap_used, reason = "tests state their expectations by unwrapping")]
+
+mod detection;
+mod features;
+mod hotel;
+mod model_file;
+mod pipeline;
+mod plant;
+mod training;
