@@ -37,8 +37,13 @@ pub enum Outcome {
 
 impl Attack {
     /// Every attack.
-    pub const ALL: [Self; 5] =
-        [Self::Inject, Self::Replay, Self::Impersonate, Self::NoCertificate, Self::HostilePayload];
+    pub const ALL: [Self; 5] = [
+        Self::Inject,
+        Self::Replay,
+        Self::Impersonate,
+        Self::NoCertificate,
+        Self::HostilePayload,
+    ];
 
     /// The name used on the command line.
     #[must_use]
@@ -67,7 +72,9 @@ impl Attack {
     /// The attack that uses this client id.
     #[must_use]
     pub fn by_client_id(client_id: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|attack| attack.client_id() == client_id)
+        Self::ALL
+            .into_iter()
+            .find(|attack| attack.client_id() == client_id)
     }
 
     /// The reason by which it is stopped where every layer is on.

@@ -60,9 +60,14 @@ impl Client {
         client_id: &str,
     ) -> Result<Self, ClientError> {
         let mut options = MqttOptions::new(client_id, (target.host.as_str(), target.port));
-        options.set_keep_alive(10).set_max_packet_size(Some(LARGEST_PAYLOAD_BYTES));
+        options
+            .set_keep_alive(10)
+            .set_max_packet_size(Some(LARGEST_PAYLOAD_BYTES));
         if target.tls {
-            let tls = ClientTls { ca: target.ca(), identity: identity.map(|name| target.identity(name)) };
+            let tls = ClientTls {
+                ca: target.ca(),
+                identity: identity.map(|name| target.identity(name)),
+            };
             let config = client_config(&tls).map_err(|error| ClientError::Tls(error.to_string()))?;
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(config)));
         }
@@ -89,7 +94,13 @@ impl Client {
         });
         let address = format!("{}:{}", target.host, target.port);
         match timeout(PATIENCE, connected.recv()).await {
-            Ok(Some(Ok(()))) => Ok(Self { client, captured, ended, events, address }),
+            Ok(Some(Ok(()))) => Ok(Self {
+                client,
+                captured,
+                ended,
+                events,
+                address,
+            }),
             Ok(Some(Err(error))) => Err(ClientError::Closed(error)),
             Ok(None) => Err(ClientError::Closed("before it answered".into())),
             Err(_) => {

@@ -41,7 +41,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Folder with tidegate.toml, certificates and data
-    #[arg(long, short = 'C', global = true, env = "TIDEGATE_DIR", default_value = ".", value_name = "DIR")]
+    #[arg(
+        long,
+        short = 'C',
+        global = true,
+        env = "TIDEGATE_DIR",
+        default_value = ".",
+        value_name = "DIR"
+    )]
     pub(crate) dir: PathBuf,
     /// Configuration file [default: tidegate.toml in --dir]
     #[arg(long, global = true, env = "TIDEGATE_CONFIG", value_name = "FILE")]

@@ -58,7 +58,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
 impl Place {
     /// The configuration file's path.
     pub(crate) fn config_path(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| self.dir.join(config::FILE_NAME))
+        self.config
+            .clone()
+            .unwrap_or_else(|| self.dir.join(config::FILE_NAME))
     }
 
     /// The configuration, or the defaults where no file is.

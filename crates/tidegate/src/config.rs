@@ -134,7 +134,8 @@ impl Config {
             .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))
             .with_context(|| format!("{} is not a valid configuration", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        file.check(folder).with_context(|| format!("{} is not a valid configuration", path.display()))
+        file.check(folder)
+            .with_context(|| format!("{} is not a valid configuration", path.display()))
     }
 
     /// Refuses to open a level without client certificates to other machines, unless told to by name.
@@ -155,7 +156,11 @@ impl Config {
 
     /// Where MQTT clients connect at this level.
     pub(crate) fn mqtt_listener(&self) -> SocketAddr {
-        let port = if self.level.has_tls() { self.listen.mqtts_port } else { self.listen.mqtt_port };
+        let port = if self.level.has_tls() {
+            self.listen.mqtts_port
+        } else {
+            self.listen.mqtt_port
+        };
         SocketAddr::new(self.listen.mqtt_address, port)
     }
 
@@ -166,7 +171,9 @@ impl Config {
 
     /// Where the compatible events are served.
     pub(crate) fn events_listener(&self) -> Option<SocketAddr> {
-        self.listen.events_port.map(|port| SocketAddr::new(self.listen.page_address, port))
+        self.listen
+            .events_port
+            .map(|port| SocketAddr::new(self.listen.page_address, port))
     }
 }
 
@@ -282,7 +289,9 @@ impl Default for ListenTable {
 
 impl Default for TopicsTable {
     fn default() -> Self {
-        Self { telemetry: "hydroficient/grandmarina/{device}/sensors".into() }
+        Self {
+            telemetry: "hydroficient/grandmarina/{device}/sensors".into(),
+        }
     }
 }
 
@@ -300,19 +309,29 @@ impl Default for FilesTable {
 
 impl Default for VerifyTable {
     fn default() -> Self {
-        Self { window_s: 30, skew_s: 5, max_payload_bytes: 65_536, quota_per_s: 1_000 }
+        Self {
+            window_s: 30,
+            skew_s: 5,
+            max_payload_bytes: 65_536,
+            quota_per_s: 1_000,
+        }
     }
 }
 
 impl Default for StoreTable {
     fn default() -> Self {
-        Self { keep_days: 90, max_size_mb: 4_096 }
+        Self {
+            keep_days: 90,
+            max_size_mb: 4_096,
+        }
     }
 }
 
 impl Default for DetectTable {
     fn default() -> Self {
-        Self { false_alarm_rate: 1e-4 }
+        Self {
+            false_alarm_rate: 1e-4,
+        }
     }
 }
 
@@ -329,7 +348,12 @@ impl File {
         let verify = self.verify;
         within("verify.window_s", verify.window_s, 1, 3_600)?;
         within("verify.skew_s", verify.skew_s, 0, 600)?;
-        within("verify.max_payload_bytes", verify.max_payload_bytes as u64, 256, 65_536)?;
+        within(
+            "verify.max_payload_bytes",
+            verify.max_payload_bytes as u64,
+            256,
+            65_536,
+        )?;
         within("verify.quota_per_s", u64::from(verify.quota_per_s), 1, 1_000_000)?;
         within("store.keep_days", u64::from(self.store.keep_days), 1, 36_500)?;
         within("store.max_size_mb", self.store.max_size_mb, 8, 16_000_000)?;
@@ -405,7 +429,10 @@ mod tests {
     #[test]
     fn unknown_key_is_refused_by_name() {
         let error = check("[verify]\nwindow = 3").unwrap_err().to_string();
-        assert!(error.contains("unknown field `window`") && error.contains("window_s"), "{error}");
+        assert!(
+            error.contains("unknown field `window`") && error.contains("window_s"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -419,7 +446,10 @@ mod tests {
     #[test]
     fn anonymous_level_open_to_other_machines_needs_the_dangerous_key() {
         for (level, allowed) in [("plain", false), ("tls", false), ("mtls", true), ("ai", true)] {
-            let config = check(&format!("level = \"{level}\"\n[listen]\nmqtt_address = \"0.0.0.0\"")).unwrap();
+            let config = check(&format!(
+                "level = \"{level}\"\n[listen]\nmqtt_address = \"0.0.0.0\""
+            ))
+            .unwrap();
             assert_eq!(config.refuse_open_door().is_ok(), allowed, "{level}");
         }
         let dangerous = "level = \"plain\"\n[listen]\nmqtt_address = \"0.0.0.0\"\n\

@@ -76,14 +76,21 @@ pub(crate) struct Demo {
 impl Demo {
     /// A demo of the devices in the registry; each publishes once per `interval`.
     pub(crate) fn new(config: &Config, interval: Duration) -> Self {
-        Self { config: config.clone(), interval }
+        Self {
+            config: config.clone(),
+            interval,
+        }
     }
 }
 
 /// Runs sensors and incidents until `stop`.
 pub(crate) async fn run(demo: Demo, stop: CancellationToken) -> Result<()> {
     let registry = DevicesFile::load(&demo.config.files.registry)?;
-    let devices: Vec<_> = registry.devices.into_iter().filter(|device| device.enabled).collect();
+    let devices: Vec<_> = registry
+        .devices
+        .into_iter()
+        .filter(|device| device.enabled)
+        .collect();
     let mut sensors = tokio::task::JoinSet::new();
     let mut faults = Vec::new();
     let count = u32::try_from(devices.len()).unwrap_or(u32::MAX).max(1);
@@ -126,16 +133,29 @@ impl SimulatedSensor {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let sequence = SequenceFile::open(&folder.join(format!("{id}.sequence")), &id)?;
         let signing = if config.level.has_signatures() {
-            Some(Signing { key: entry.signing_key(config)?, epoch: KeyEpoch(entry.key_epoch) })
+            Some(Signing {
+                key: entry.signing_key(config)?,
+                epoch: KeyEpoch(entry.key_epoch),
+            })
         } else {
             None
         };
         let topic = config.telemetry_topic.replace("{device}", &entry.topic);
         let message_id = MessageDeviceId::new(&entry.message_id)?;
         let model = Building::new(SEED).sensor(Zone::of(&ZoneId::new(&entry.zone)?), &id);
-        let (publisher, events) =
-            Publisher::start(PublisherConfig::new(id, message_id, topic, broker, signing), sequence)?;
-        Ok(Self { publisher, events, model, next: clock::now(), fault: None, entry: entry.clone(), failing: false })
+        let (publisher, events) = Publisher::start(
+            PublisherConfig::new(id, message_id, topic, broker, signing),
+            sequence,
+        )?;
+        Ok(Self {
+            publisher,
+            events,
+            model,
+            next: clock::now(),
+            fault: None,
+            entry: entry.clone(),
+            failing: false,
+        })
     }
 
     /// Publishes once per `interval` until `stop`, then waits for the last acknowledgements.
@@ -204,15 +224,24 @@ impl SimulatedSensor {
 fn local_broker(config: &Config, entry: &DeviceEntry) -> Result<BrokerAddress> {
     let at = |file: String| config.files.certs.join(file);
     let tls = if config.level.has_tls() {
-        let identity = config
-            .level
-            .has_client_certificates()
-            .then(|| (at(format!("{}.pem", entry.id)), at(format!("{}-key.pem", entry.id))));
-        Some(client_config(&ClientTls { ca: at("ca.pem".into()), identity })?)
+        let identity = config.level.has_client_certificates().then(|| {
+            (
+                at(format!("{}.pem", entry.id)),
+                at(format!("{}-key.pem", entry.id)),
+            )
+        });
+        Some(client_config(&ClientTls {
+            ca: at("ca.pem".into()),
+            identity,
+        })?)
     } else {
         None
     };
-    Ok(BrokerAddress { host: "localhost".into(), port: config.mqtt_listener().port(), tls })
+    Ok(BrokerAddress {
+        host: "localhost".into(),
+        port: config.mqtt_listener().port(),
+        tls,
+    })
 }
 
 type Faults = mpsc::Sender<(FaultKind, u32)>;

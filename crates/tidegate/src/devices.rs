@@ -80,7 +80,10 @@ fn yes() -> bool {
     true
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature for skip_serializing_if")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's signature for skip_serializing_if"
+)]
 fn is_true(value: &bool) -> bool {
     *value
 }
@@ -92,9 +95,18 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 impl DevicesFile {
     /// Three zones and `count` devices, dealt to them in turn.
     pub(crate) fn for_demo(count: u32) -> Self {
-        let zones = [("main_building", "Main Building"), ("pool_spa", "Pool & Spa"), ("kitchen", "Kitchen & Laundry")];
+        let zones = [
+            ("main_building", "Main Building"),
+            ("pool_spa", "Pool & Spa"),
+            ("kitchen", "Kitchen & Laundry"),
+        ];
         let mut file = Self {
-            zones: zones.map(|(id, name)| ZoneEntry { id: id.into(), name: name.into() }).into(),
+            zones: zones
+                .map(|(id, name)| ZoneEntry {
+                    id: id.into(),
+                    name: name.into(),
+                })
+                .into(),
             devices: Vec::new(),
         };
         file.extend_to(count);
@@ -121,13 +133,20 @@ impl DevicesFile {
     /// Reads the registry file.
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("cannot read the registry {} (`tidegate devices add` or `tidegate up` writes one)", path.display())
+            format!(
+                "cannot read the registry {} (`tidegate devices add` or `tidegate up` writes one)",
+                path.display()
+            )
         })?;
         let file: Self = toml::from_str(&text)
             .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))
             .with_context(|| format!("{} is not a valid registry", path.display()))?;
         if file.devices.len() > MAX_DEVICES {
-            bail!("{} names {} devices; at most {MAX_DEVICES} are supported", path.display(), file.devices.len());
+            bail!(
+                "{} names {} devices; at most {MAX_DEVICES} are supported",
+                path.display(),
+                file.devices.len()
+            );
         }
         Ok(file)
     }
@@ -156,13 +175,22 @@ impl DevicesFile {
         let zones = self
             .zones
             .iter()
-            .map(|zone| Ok(Zone { id: ZoneId::new(&zone.id)?, name: zone.name.clone() }))
+            .map(|zone| {
+                Ok(Zone {
+                    id: ZoneId::new(&zone.id)?,
+                    name: zone.name.clone(),
+                })
+            })
             .collect::<Result<Vec<_>>>()
             .with_context(in_file)?;
         let devices = self
             .devices
             .iter()
-            .map(|entry| entry.device(&keys, config).with_context(|| format!("device {}", entry.id)))
+            .map(|entry| {
+                entry
+                    .device(&keys, config)
+                    .with_context(|| format!("device {}", entry.id))
+            })
             .collect::<Result<Vec<_>>>()
             .with_context(in_file)?;
         let topics = TopicShape::new(&config.telemetry_topic).context("topics.telemetry")?;
@@ -173,10 +201,9 @@ impl DevicesFile {
 impl DeviceEntry {
     /// A device by the default naming: `device-001` carries `HYDROLOGIC-Device-001` in its messages.
     pub(crate) fn new(id: &str, zone: &str) -> Self {
-        let message_id = id.strip_prefix("device-").map_or_else(
-            || id.to_owned(),
-            |number| format!("HYDROLOGIC-Device-{number}"),
-        );
+        let message_id = id
+            .strip_prefix("device-")
+            .map_or_else(|| id.to_owned(), |number| format!("HYDROLOGIC-Device-{number}"));
         Self {
             id: id.into(),
             topic: id.into(),
@@ -195,14 +222,27 @@ impl DeviceEntry {
 
     /// The key that the device signs with now.
     pub(crate) fn signing_key(&self, config: &Config) -> Result<MacKey> {
-        let keys = Keys::open(&DevicesFile { zones: Vec::new(), devices: vec![self.clone()] }, config)?;
+        let keys = Keys::open(
+            &DevicesFile {
+                zones: Vec::new(),
+                devices: vec![self.clone()],
+            },
+            config,
+        )?;
         let epoch = KeyEpoch(self.key_epoch);
-        Ok(keys.of(self, config)?.into_iter().find(|(at, _)| *at == epoch).map(|(_, key)| key).context("no key")?)
+        let found = keys.of(self, config)?.into_iter().find(|(at, _)| *at == epoch);
+        found
+            .map(|(_, key)| key)
+            .context("the device has no key of its newest epoch")
     }
 
     fn device(&self, keys: &Keys, config: &Config) -> Result<Device> {
         if self.lowest_key_epoch > self.key_epoch {
-            bail!("lowest_key_epoch {} is above key_epoch {}", self.lowest_key_epoch, self.key_epoch);
+            bail!(
+                "lowest_key_epoch {} is above key_epoch {}",
+                self.lowest_key_epoch,
+                self.key_epoch
+            );
         }
         Ok(Device {
             id: DeviceId::new(&self.id)?,
@@ -236,7 +276,11 @@ impl Keys {
             None => None,
         };
         let derived = shared.is_none() && file.devices.iter().any(|device| device.key_file.is_none());
-        let root = if derived { Some(read_root_key(&config.files.root_key())?) } else { None };
+        let root = if derived {
+            Some(read_root_key(&config.files.root_key())?)
+        } else {
+            None
+        };
         Ok(Self { root, shared })
     }
 
@@ -263,10 +307,13 @@ impl Keys {
 /// Reads the root key: exactly 32 bytes, readable by its owner only.
 fn read_root_key(path: &Path) -> Result<RootKey> {
     let bytes = read_secret(path)?;
-    let bytes: &[u8; 32] = bytes
-        .as_slice()
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("the root key {} has {} bytes instead of 32", path.display(), bytes.len()))?;
+    let bytes: &[u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+        anyhow::anyhow!(
+            "the root key {} has {} bytes instead of 32",
+            path.display(),
+            bytes.len()
+        )
+    })?;
     Ok(RootKey::from_bytes(*bytes))
 }
 
@@ -279,7 +326,8 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     if mode & 0o077 != 0 {
         bail!("the key file {shown} is readable by others (mode {mode:o}); run `chmod 600 {shown}`");
     }
-    let bytes = Zeroizing::new(std::fs::read(path).with_context(|| format!("cannot read the key file {shown}"))?);
+    let bytes =
+        Zeroizing::new(std::fs::read(path).with_context(|| format!("cannot read the key file {shown}"))?);
     if bytes.is_empty() {
         bail!("the key file {shown} is empty");
     }

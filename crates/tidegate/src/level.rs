@@ -25,8 +25,14 @@ pub(crate) enum Level {
 
 impl Level {
     /// Every level, from none to all.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Plain, Self::Tls, Self::Mtls, Self::Signed, Self::Dashboard, Self::Ai];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Plain,
+        Self::Tls,
+        Self::Mtls,
+        Self::Signed,
+        Self::Dashboard,
+        Self::Ai,
+    ];
 
     /// Whether connections are encrypted.
     pub(crate) fn has_tls(self) -> bool {

@@ -41,8 +41,8 @@ use tidegate_verify::verifier::Verifier;
 use tokio::sync::{mpsc, oneshot};
 
 use describe::Origin;
-use gate::Candidate;
 pub(crate) use describe::origin_denied;
+use gate::Candidate;
 pub(crate) use journal::Journal;
 
 /// Verified messages that wait for the replay guard; beyond it, connections wait.
@@ -120,11 +120,19 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
     };
     let spawn = |name: &str| std::thread::Builder::new().name(name.into());
     let threads = Threads {
-        gate: spawn("gate").spawn(move || gate.run()).context("cannot start the gate thread")?,
-        detect: spawn("detect").spawn(move || detect.run()).context("cannot start the detect thread")?,
+        gate: spawn("gate")
+            .spawn(move || gate.run())
+            .context("cannot start the gate thread")?,
+        detect: spawn("detect")
+            .spawn(move || detect.run())
+            .context("cannot start the detect thread")?,
     };
-    let pipeline =
-        Pipeline { registry: parts.registry, verifier: Arc::new(parts.verifier), gate: gate_sender, journal };
+    let pipeline = Pipeline {
+        registry: parts.registry,
+        verifier: Arc::new(parts.verifier),
+        gate: gate_sender,
+        journal,
+    };
     Ok((pipeline, threads))
 }
 
@@ -155,17 +163,31 @@ impl Pipeline {
             session: SessionId(arrival.session),
         };
         let verified = self.verifier.verify(Unverified::new(delivery), now);
-        let origin = Origin { topic: arrival.topic.into(), source: arrival.source, payload: arrival.payload };
+        let origin = Origin {
+            topic: arrival.topic.into(),
+            source: arrival.source,
+            payload: arrival.payload,
+        };
         let message = match verified {
             Ok(message) => message,
             Err(refusal) => {
                 let reason = refusal.reason;
-                self.journal.publish(describe::refused(&self.registry, &refusal, &origin, now));
+                self.journal
+                    .publish(describe::refused(&self.registry, &refusal, &origin, now));
                 return Disposition::Refused(reason);
             }
         };
         let (answer, fate) = oneshot::channel();
-        if self.gate.send(Candidate::Message { message, origin, answer }).await.is_err() {
+        if self
+            .gate
+            .send(Candidate::Message {
+                message,
+                origin,
+                answer,
+            })
+            .await
+            .is_err()
+        {
             return Disposition::Unavailable;
         }
         fate.await.unwrap_or(Disposition::Unavailable)

@@ -62,11 +62,24 @@ impl Runtime {
         let loaded = store.load().context("cannot read the database")?;
         let reader = Reader::open(&config.files.database()).context("cannot read the database")?;
         let notes = notes(config);
-        let hub = Hub::new(hub_options(config, &registry, &store, reader, demo, notes.clone())?);
+        let hub = Hub::new(hub_options(
+            config,
+            &registry,
+            &store,
+            reader,
+            demo,
+            notes.clone(),
+        )?);
 
-        let protection =
-            if config.level.has_signatures() { Protection::Signed } else { Protection::Unprotected };
-        let policy = GuardPolicy { window: config.verify.window, skew: config.verify.skew };
+        let protection = if config.level.has_signatures() {
+            Protection::Signed
+        } else {
+            Protection::Unprotected
+        };
+        let policy = GuardPolicy {
+            window: config.verify.window,
+            skew: config.verify.skew,
+        };
         let parts = Parts {
             level: config.level,
             demo,
@@ -79,27 +92,44 @@ impl Runtime {
             store,
         };
         let (pipeline, threads) = pipeline::start(parts)?;
-        let (page_address, events) =
-            (page.local_addr()?, compatible.as_ref().map(TcpListener::local_addr).transpose()?);
+        let (page_address, events) = (
+            page.local_addr()?,
+            compatible.as_ref().map(TcpListener::local_addr).transpose()?,
+        );
         let journal = pipeline.journal().clone();
         let server = Server {
             page,
             compatible,
             hub,
             reader: Reader::open(&config.files.database()).context("cannot read the database")?,
-            access: Access { allowed_hosts: config.listen.page_hosts.clone() },
+            access: Access {
+                allowed_hosts: config.listen.page_hosts.clone(),
+            },
             on_denied: Arc::new(move |denied| {
                 journal.publish(pipeline::origin_denied(denied.to_string(), clock::now()));
             }),
         };
-        Ok(Self { pipeline, threads, server, page: page_address, events, notes, registry })
+        Ok(Self {
+            pipeline,
+            threads,
+            server,
+            page: page_address,
+            events,
+            notes,
+            registry,
+        })
     }
 
     /// Opens the page, once whatever feeds the pipeline is there: a page that answers means ready.
     pub(crate) fn open(self) -> Open {
         let stop_server = CancellationToken::new();
         let server = tokio::spawn(self.server.run(stop_server.clone()));
-        Open { pipeline: self.pipeline, threads: self.threads, server, stop_server }
+        Open {
+            pipeline: self.pipeline,
+            threads: self.threads,
+            server,
+            stop_server,
+        }
     }
 }
 
@@ -112,7 +142,6 @@ pub(crate) struct Open {
 }
 
 impl Open {
-
     /// Ends everything in the order in which messages travel, so that nothing taken in is lost.
     ///
     /// Whatever feeds the pipeline must have ended.
@@ -121,7 +150,9 @@ impl Open {
         let store = tokio::task::spawn_blocking(|| self.threads.finish()).await?;
         self.stop_server.cancel();
         self.server.await?.context("the web server ended")?;
-        let Some(store) = store else { bail!("the gate thread ended early; what it had not committed is lost") };
+        let Some(store) = store else {
+            bail!("the gate thread ended early; what it had not committed is lost")
+        };
         store.close().context("cannot close the database")
     }
 }
@@ -135,17 +166,26 @@ pub(crate) async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener
             address.port(),
             address.ip()
         ),
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {address} ({key} in tidegate.toml)")),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot listen on {address} ({key} in tidegate.toml)"))
+        }
     }
 }
 
 fn open_store(config: &Config, registry: &Registry) -> Result<Store> {
-    let devices: Vec<_> = registry.devices().iter().map(|device| device.id.clone()).collect();
+    let devices: Vec<_> = registry
+        .devices()
+        .iter()
+        .map(|device| device.id.clone())
+        .collect();
     let retention = Retention {
         max_age: Some(config.retention.max_age),
         max_bytes: Some(config.retention.max_bytes),
     };
-    let options = Options { retention, ..Options::default() };
+    let options = Options {
+        retention,
+        ..Options::default()
+    };
     Store::open(&config.files.database(), &devices, &options).context("cannot open the database")
 }
 
@@ -155,9 +195,15 @@ fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
     }
     let path = config.files.model();
     let model = Model::load(&path).with_context(|| {
-        format!("cannot load the model {}; `tidegate detect train` makes a new one", path.display())
+        format!(
+            "cannot load the model {}; `tidegate detect train` makes a new one",
+            path.display()
+        )
     })?;
-    Ok(Some(Detector::new(Arc::new(model), registry.devices().iter().map(|device| &device.id))))
+    Ok(Some(Detector::new(
+        Arc::new(model),
+        registry.devices().iter().map(|device| &device.id),
+    )))
 }
 
 fn hub_options(
@@ -174,13 +220,24 @@ fn hub_options(
         .map(|zone| {
             let here = registry.devices().iter().filter(|device| device.zone == zone.id);
             let devices = here
-                .map(|device| DeviceOptions { id: device.id.clone(), message_id: device.message_id.clone() })
+                .map(|device| DeviceOptions {
+                    id: device.id.clone(),
+                    message_id: device.message_id.clone(),
+                })
                 .collect();
-            ZoneOptions { id: zone.id.clone(), name: zone.name.clone(), devices }
+            ZoneOptions {
+                id: zone.id.clone(),
+                name: zone.name.clone(),
+                devices,
+            }
         })
         .collect();
     let mut recent = Vec::new();
-    let newest = EventQuery { limit: Some(RECENT_EVENTS), order: Order::NewestFirst, ..EventQuery::default() };
+    let newest = EventQuery {
+        limit: Some(RECENT_EVENTS),
+        order: Order::NewestFirst,
+        ..EventQuery::default()
+    };
     reader.events(&newest, |event| {
         recent.push(event);
         ControlFlow::Continue(())
@@ -226,7 +283,11 @@ pub(crate) fn layers(level: Level) -> Vec<Layer> {
 
 fn notes(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
-    if let Some(path) = config.legacy_shared_secret.as_ref().filter(|_| config.level.has_signatures()) {
+    if let Some(path) = config
+        .legacy_shared_secret
+        .as_ref()
+        .filter(|_| config.level.has_signatures())
+    {
         notes.push(format!(
             "All devices share one secret ({}): whoever takes one device can speak for all of them",
             path.display()
@@ -247,7 +308,10 @@ pub(crate) async fn asked_to_stop() -> Result<()> {
 
 /// The async runtime of a subcommand.
 pub(crate) fn tokio_runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
 }
 
 /// How long a stop may take before the rest is cut off.

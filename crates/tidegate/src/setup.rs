@@ -68,14 +68,21 @@ fn registry_file(config: &Config, devices: Option<u32>, made: &mut Vec<String>) 
     if !path.exists() {
         let file = DevicesFile::for_demo(devices.unwrap_or(DEFAULT_DEVICES));
         file.save(path)?;
-        made.push(format!("registry       {} with {} devices", path.display(), file.devices.len()));
+        made.push(format!(
+            "registry       {} with {} devices",
+            path.display(),
+            file.devices.len()
+        ));
         return Ok(file);
     }
     let mut file = DevicesFile::load(path)?;
     let added = devices.map_or(0, |count| file.extend_to(count));
     if added > 0 {
         file.save(path)?;
-        made.push(format!("registry       {added} more devices in {}", path.display()));
+        made.push(format!(
+            "registry       {added} more devices in {}",
+            path.display()
+        ));
     }
     Ok(file)
 }
@@ -93,7 +100,10 @@ fn certificates(config: &Config, registry: &DevicesFile, made: &mut Vec<String>)
     let server = Profile::server(&config.listen.server_names).context("listen.server_names")?;
     let mut issued = u32::from(issue_missing(SERVER, server)?);
     issued += u32::from(issue_missing(GATEWAY, Profile::gateway(DeviceId::new(GATEWAY)?))?);
-    issued += u32::from(issue_missing(OPERATOR, Profile::operator(DeviceId::new(OPERATOR)?))?);
+    issued += u32::from(issue_missing(
+        OPERATOR,
+        Profile::operator(DeviceId::new(OPERATOR)?),
+    )?);
     for device in &registry.devices {
         let profile = Profile::device(DeviceId::new(&device.id)?);
         issued += u32::from(issue_missing(&device.id, profile)?);
@@ -129,7 +139,9 @@ pub(crate) fn issue(
     let issued = authority
         .issue(profile, clock::now())
         .with_context(|| format!("cannot issue a certificate for {name}"))?;
-    issued.write(certs, name, replace).with_context(|| format!("cannot write the certificate of {name}"))?;
+    issued
+        .write(certs, name, replace)
+        .with_context(|| format!("cannot write the certificate of {name}"))?;
     Ok(certs.join(format!("{name}.pem")))
 }
 
@@ -139,7 +151,8 @@ pub(crate) fn refuse_expired(config: &Config, names: &[&str]) -> Result<()> {
     for name in std::iter::once(&"ca").chain(names) {
         let path = config.files.certs.join(format!("{name}.pem"));
         let shown = path.display();
-        let info = inspect::certificate(&path).with_context(|| format!("cannot read the certificate {shown}"))?;
+        let info =
+            inspect::certificate(&path).with_context(|| format!("cannot read the certificate {shown}"))?;
         if info.not_after < now {
             bail!(
                 "the certificate {shown} expired at {}; run `tidegate certs issue {name} --force`",

@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
 use rumqttc::mqttbytes::v5::{ConnectReturnCode, Publish};
 use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, Incoming, MqttOptions, QoS, SessionMode,
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectionError, Event, EventLoop, Incoming,
+    MqttOptions, QoS, SessionMode,
 };
 use std::time::Duration;
 use tidegate_broker::Disposition;
@@ -52,7 +53,9 @@ pub(crate) async fn run(
         .set_receive_maximum(Some(IN_FLIGHT))
         .set_max_packet_size(Some(LARGEST_PACKET_BYTES))
         .set_keep_alive(15);
-    let (client, mut eventloop) = AsyncClient::builder(options).capacity(usize::from(IN_FLIGHT) + 16).build();
+    let (client, mut eventloop) = AsyncClient::builder(options)
+        .capacity(usize::from(IN_FLIGHT) + 16)
+        .build();
     let mut pause = Duration::ZERO;
     loop {
         let ended = tokio::select! {

@@ -47,12 +47,18 @@ pub(crate) fn save(config: &Config, data: &TrainingData) -> Result<Model> {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(200));
-    let options =
-        TrainOptions { false_alarm_rate: config.false_alarm_rate, ..TrainOptions::new(SEED, clock::now()) };
-    let model = train(data, &options, &mut |share| bar.set_position((share * 100.0) as u64));
+    let options = TrainOptions {
+        false_alarm_rate: config.false_alarm_rate,
+        ..TrainOptions::new(SEED, clock::now())
+    };
+    let model = train(data, &options, &mut |share| {
+        bar.set_position((share * 100.0) as u64);
+    });
     bar.finish_and_clear();
     let model = model.context("cannot train a model")?;
     let path = config.files.model();
-    model.save(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    model
+        .save(&path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(model)
 }

@@ -19,7 +19,9 @@ pub(super) async fn run(target: &Target, victim: &str) -> Result<Outcome, Client
 
 /// A message with everything right but the signature.
 fn forged(victim: &str) -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let now = Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or_default());
     let number = victim.rsplit('-').next().unwrap_or("001");
     let guessed_mac = "0123456789abcdef".repeat(4);

@@ -9,7 +9,8 @@ pub(super) async fn run(target: &Target, victim: &str) -> Result<Outcome, Client
         Ok(client) => client,
         Err(error) => return stopped_if_closed(error),
     };
-    let payload = r#"{"device_id": "stranger", "timestamp": "2026-01-01T00:00:00Z", "readings": {"flow_rate": 0.0}}"#;
+    let payload =
+        r#"{"device_id": "stranger", "timestamp": "2026-01-01T00:00:00Z", "readings": {"flow_rate": 0.0}}"#;
     match client.publish(&target.topic(victim), payload).await {
         Ok(answer) => Ok(answer.into()),
         Err(error) => stopped_if_closed(error),

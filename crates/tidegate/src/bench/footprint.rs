@@ -32,7 +32,11 @@ pub(crate) async fn run(rounds: usize, mut progress: impl FnMut(usize)) -> Resul
         resident.push(part.resident_bytes()? as f64 / 1e6);
         progress(round + 1);
     }
-    Ok(Report { devices, first_message_ms: Runs::of(&first), resident_mb: Runs::of(&resident) })
+    Ok(Report {
+        devices,
+        first_message_ms: Runs::of(&first),
+        resident_mb: Runs::of(&resident),
+    })
 }
 
 impl Report {
@@ -59,9 +63,13 @@ async fn first_event(rig: &Rig, start: Instant) -> Result<f64> {
     let (mut stream, _) = tokio_tungstenite::connect_async(url).await?;
     loop {
         let frame = stream.next().await.context("the stream ended")??;
-        let Ok(frame) = serde_json::from_slice::<serde_json::Value>(&frame.into_data()) else { continue };
+        let Ok(frame) = serde_json::from_slice::<serde_json::Value>(&frame.into_data()) else {
+            continue;
+        };
         let accepted = frame["events"].as_array().is_some_and(|events| {
-            events.iter().any(|event| event["t_ms"].as_f64().is_some() && event["outcome"] == "accepted")
+            events
+                .iter()
+                .any(|event| event["t_ms"].as_f64().is_some() && event["outcome"] == "accepted")
         });
         if accepted {
             return Ok(start.elapsed().as_secs_f64() * 1e3);

@@ -75,7 +75,10 @@ impl Report {
                 runs.runs
             );
         };
-        anstream::println!("Publish to event at {} messages/s: mTLS, signed, durable, scored", self.per_s);
+        anstream::println!(
+            "Publish to event at {} messages/s: mTLS, signed, durable, scored",
+            self.per_s
+        );
         line("p50", &self.p50_ms);
         line("p99", &self.p99_ms);
         line("most", &self.most_ms);
@@ -97,12 +100,19 @@ async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
         let mut latencies = vec![None; usize::try_from(total).unwrap_or_default()];
         let mut missing = total;
         while missing > 0 {
-            let Ok(Some(Ok(message))) = tokio::time::timeout(LAST_WITHIN, events.next()).await else { break };
+            let Ok(Some(Ok(message))) = tokio::time::timeout(LAST_WITHIN, events.next()).await else {
+                break;
+            };
             let now = Instant::now();
             let Some(number) = number_in(&message).and_then(|number| usize::try_from(number).ok()) else {
                 continue;
             };
-            let sent_at = times.lock().unwrap_or_else(PoisonError::into_inner).get(number).copied().flatten();
+            let sent_at = times
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(number)
+                .copied()
+                .flatten();
             if let (Some(sent_at), Some(place @ None)) = (sent_at, latencies.get_mut(number)) {
                 *place = Some((now - sent_at).as_secs_f64() * 1e3);
                 missing -= 1;
@@ -112,7 +122,11 @@ async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
     });
 
     let interval = Duration::from_secs(1) * options.devices / options.per_s;
-    let plan = Plan { messages: each, window: 64, interval: Some(interval) };
+    let plan = Plan {
+        messages: each,
+        window: 64,
+        interval: Some(interval),
+    };
     let (numbers, acknowledged) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut tasks = tokio::task::JoinSet::new();
     for (position, mut connection) in rig.connect().await?.into_iter().enumerate() {
@@ -128,7 +142,9 @@ async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
                     *time = Some(Instant::now());
                 }
             };
-            connection.publish(plan, values, &numbers, mark, &acknowledged).await
+            connection
+                .publish(plan, values, &numbers, mark, &acknowledged)
+                .await
         });
     }
     while let Some(ended) = tasks.join_next().await {
@@ -146,7 +162,10 @@ async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
 /// Carries the running number in a value that the compatible event shows.
 fn values(number: u64) -> Channels {
     Channels::new(vec![
-        ("pressure_upstream".into(), BASE_PRESSURE_PSI + number as f64 / 1e6),
+        (
+            "pressure_upstream".into(),
+            BASE_PRESSURE_PSI + number as f64 / 1e6,
+        ),
         ("pressure_downstream".into(), 55.0),
         ("flow_rate".into(), 48.0),
         ("gate_a_position".into(), 45.3),

@@ -63,7 +63,9 @@ pub(super) type Values = fn(number: u64) -> Channels;
 impl Connection {
     /// Connects with the device's certificate.
     pub(super) async fn open(port: u16, device: Device) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.context("cannot connect")?;
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .context("cannot connect")?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("localhost")?;
         let stream = TlsConnector::from(Arc::clone(&device.tls))
@@ -71,7 +73,13 @@ impl Connection {
             .await
             .with_context(|| format!("{}: no TLS connection", device.id))?;
         let codec = Codec::new(LARGEST_PACKET_BYTES);
-        let mut connection = Self { device, stream, codec, incoming: BytesMut::new(), sequence: 0 };
+        let mut connection = Self {
+            device,
+            stream,
+            codec,
+            incoming: BytesMut::new(),
+            sequence: 0,
+        };
         let connect = Connect {
             clean_session: true,
             keep_alive: 60,
@@ -82,7 +90,9 @@ impl Connection {
         connection.encode(Packet::Connect(Box::new(connect)), &mut out)?;
         connection.stream.write_all(&out).await?;
         match connection.receive().await? {
-            Packet::ConnectAck(ack) if ack.return_code == ConnectAckReason::ConnectionAccepted => Ok(connection),
+            Packet::ConnectAck(ack) if ack.return_code == ConnectAckReason::ConnectionAccepted => {
+                Ok(connection)
+            }
             other => bail!("{}: the broker answers {other:?}", connection.device.id),
         }
     }
@@ -186,10 +196,14 @@ impl Connection {
 
     fn decode(&mut self) -> Result<Option<Packet>> {
         let decoded = self.codec.decode(&mut self.incoming);
-        decoded.map(|found| found.map(|(packet, _)| packet)).map_err(|error| anyhow::anyhow!("{error}"))
+        decoded
+            .map(|found| found.map(|(packet, _)| packet))
+            .map_err(|error| anyhow::anyhow!("{error}"))
     }
 
     fn encode(&mut self, packet: Packet, out: &mut BytesMut) -> Result<()> {
-        self.codec.encode(packet, out).map_err(|error| anyhow::anyhow!("{error}"))
+        self.codec
+            .encode(packet, out)
+            .map_err(|error| anyhow::anyhow!("{error}"))
     }
 }

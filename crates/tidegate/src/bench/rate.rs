@@ -75,8 +75,16 @@ impl Report {
             self.devices,
             self.messages
         );
-        line("tidegate, verified, durable and scored", &self.tidegate_per_s, &self.tidegate_processor_us);
-        line("Mosquitto, delivered to mosquitto_sub", &self.mosquitto_per_s, &self.mosquitto_processor_us);
+        line(
+            "tidegate, verified, durable and scored",
+            &self.tidegate_per_s,
+            &self.tidegate_processor_us,
+        );
+        line(
+            "Mosquitto, delivered to mosquitto_sub",
+            &self.mosquitto_per_s,
+            &self.mosquitto_processor_us,
+        );
         anstream::println!("  ratio {:.2}", self.ratio);
     }
 }
@@ -93,9 +101,15 @@ async fn tidegate(rig: &Rig, options: Options) -> Result<(f64, f64)> {
     drop(part);
     rig.forget_data()?;
     if stored < options.messages {
-        bail!("{} messages were acknowledged, but {stored} are stored", options.messages);
+        bail!(
+            "{} messages were acknowledged, but {stored} are stored",
+            options.messages
+        );
     }
-    Ok((options.messages as f64 / elapsed_s, processor * 1e6 / options.messages as f64))
+    Ok((
+        options.messages as f64 / elapsed_s,
+        processor * 1e6 / options.messages as f64,
+    ))
 }
 
 /// Messages per second until `mosquitto_sub` has them all, and the broker's processor µs a message.
@@ -112,26 +126,40 @@ async fn mosquitto(rig: &Rig, options: Options) -> Result<(f64, f64)> {
         bail!("mosquitto_sub did not receive everything");
     }
     let processor = part.processor_s()? - before;
-    Ok((options.messages as f64 / elapsed_s, processor * 1e6 / options.messages as f64))
+    Ok((
+        options.messages as f64 / elapsed_s,
+        processor * 1e6 / options.messages as f64,
+    ))
 }
 
 async fn publish(rig: &Rig, options: Options) -> Result<()> {
     let connections = rig.connect().await?;
     let each = options.messages / u64::from(options.devices);
-    let plan = Plan { messages: each, window: options.window, interval: None };
+    let plan = Plan {
+        messages: each,
+        window: options.window,
+        interval: None,
+    };
     let numbers = Arc::new(AtomicU64::new(0));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut tasks = tokio::task::JoinSet::new();
     for mut connection in connections {
         let (numbers, acknowledged) = (Arc::clone(&numbers), Arc::clone(&acknowledged));
-        tasks.spawn(async move { connection.publish(plan, values, &numbers, |_| {}, &acknowledged).await });
+        tasks.spawn(async move {
+            connection
+                .publish(plan, values, &numbers, |_| {}, &acknowledged)
+                .await
+        });
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     if acknowledged != options.messages {
-        bail!("{acknowledged} of {} messages were acknowledged", options.messages);
+        bail!(
+            "{acknowledged} of {} messages were acknowledged",
+            options.messages
+        );
     }
     Ok(())
 }

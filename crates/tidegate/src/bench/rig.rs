@@ -45,10 +45,17 @@ impl Rig {
             ports[0], ports[1], ports[2], ports[3]
         );
         std::fs::write(folder.join("tidegate.toml"), text)?;
-        let place = Place { dir: folder.clone(), config: None };
+        let place = Place {
+            dir: folder.clone(),
+            config: None,
+        };
         let (config, _) = setup::prepare(&place, Some(devices))?;
         let registry = DevicesFile::load(&config.files.registry)?;
-        Ok(Self { folder, config, registry })
+        Ok(Self {
+            folder,
+            config,
+            registry,
+        })
     }
 
     /// Starts `tidegate` with these arguments, and waits until its broker listens, which comes last.
@@ -72,7 +79,10 @@ impl Rig {
             bail!("cannot write Mosquitto's configurations");
         }
         let mut command = Command::new("mosquitto");
-        command.args(["-c", "configs/mosquitto_signed.conf"]).current_dir(&self.folder).stderr(Stdio::null());
+        command
+            .args(["-c", "configs/mosquitto_signed.conf"])
+            .current_dir(&self.folder)
+            .stderr(Stdio::null());
         Part::start(command, self.config.listen.mqtts_port)
             .context("cannot start Mosquitto; install it with `apt-get install mosquitto mosquitto-clients`")
     }
@@ -81,8 +91,24 @@ impl Rig {
     pub(super) fn start_mosquitto_sub(&self, messages: u64) -> Result<Child> {
         let port = self.config.listen.mqtts_port.to_string();
         Command::new("mosquitto_sub")
-            .args(["-h", "localhost", "-p", &port, "-q", "1", "-t", "hydroficient/grandmarina/#"])
-            .args(["--cafile", "certs/ca.pem", "--cert", "certs/gateway.pem", "--key", "certs/gateway-key.pem"])
+            .args([
+                "-h",
+                "localhost",
+                "-p",
+                &port,
+                "-q",
+                "1",
+                "-t",
+                "hydroficient/grandmarina/#",
+            ])
+            .args([
+                "--cafile",
+                "certs/ca.pem",
+                "--cert",
+                "certs/gateway.pem",
+                "--key",
+                "certs/gateway-key.pem",
+            ])
             .args(["-C", &messages.to_string()])
             .current_dir(&self.folder)
             .stdout(Stdio::null())
@@ -119,8 +145,14 @@ impl Rig {
         let mut connections = Vec::new();
         for entry in &self.registry.devices {
             let at = |file: String| self.config.files.certs.join(file);
-            let identity = Some((at(format!("{}.pem", entry.id)), at(format!("{}-key.pem", entry.id))));
-            let tls = client_config(&ClientTls { ca: at("ca.pem".into()), identity })?;
+            let identity = Some((
+                at(format!("{}.pem", entry.id)),
+                at(format!("{}-key.pem", entry.id)),
+            ));
+            let tls = client_config(&ClientTls {
+                ca: at("ca.pem".into()),
+                identity,
+            })?;
             let device = Device {
                 id: entry.id.clone(),
                 topic: self.config.telemetry_topic.replace("{device}", &entry.topic),
@@ -142,7 +174,10 @@ impl Drop for Rig {
 
 impl Part {
     fn start(mut command: Command, port: u16) -> Result<Self> {
-        let child = command.stdout(Stdio::null()).spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let child = command
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
         let mut part = Self { child };
         let start = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -167,7 +202,12 @@ impl Part {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
         let after_name = stat.rsplit(')').next().context("no process state")?;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        let ticks = |index: usize| {
+            fields
+                .get(index)
+                .and_then(|field| field.parse::<f64>().ok())
+                .unwrap_or(0.0)
+        };
         // 100 ticks a second on every Linux that Rust supports.
         Ok((ticks(11) + ticks(12)) / 100.0)
     }
@@ -175,7 +215,10 @@ impl Part {
     /// Memory in use now, bytes (Linux: `VmRSS`).
     pub(super) fn resident_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("no VmRSS")?;
         let kilobytes: u64 = line.split_whitespace().nth(1).context("no VmRSS")?.parse()?;
         Ok(kilobytes * 1_024)
     }
@@ -189,8 +232,9 @@ impl Drop for Part {
 }
 
 fn free_ports() -> Result<[u16; 4]> {
-    let listeners: Vec<TcpListener> =
-        (0..4).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    let listeners: Vec<TcpListener> = (0..4)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
     let mut ports = [0; 4];
     for (port, listener) in ports.iter_mut().zip(&listeners) {
         *port = listener.local_addr()?.port();

@@ -39,7 +39,10 @@ mod tests {
     #[test]
     fn median_and_spread_do_not_depend_on_the_order() {
         let runs = Runs::of(&[3.0, 1.0, 2.0]);
-        assert_eq!((runs.median, runs.least, runs.most, runs.runs), (2.0, 1.0, 3.0, 3));
+        assert_eq!(
+            (runs.median, runs.least, runs.most, runs.runs),
+            (2.0, 1.0, 3.0, 3)
+        );
         assert_eq!(percentile(&[1.0, 2.0, 3.0, 4.0, 5.0], 0.99), 5.0);
     }
 }

@@ -83,14 +83,20 @@ impl Report {
                 runs.runs
             );
         };
-        anstream::println!("Verification of json-v1, {} bytes a message, one core", self.message_bytes);
+        anstream::println!(
+            "Verification of json-v1, {} bytes a message, one core",
+            self.message_bytes
+        );
         line("tidegate, parse + MAC + replay check", &self.tidegate_ns);
         line("  of it parse", &self.parse_ns);
         line("  of it canonical form", &self.canonical_ns);
         line("  of it MAC", &self.mac_ns);
         line("Python, the same checks", &self.python_ns);
         let rate = 1e9 / self.tidegate_ns.median;
-        anstream::println!("  {rate:.0} messages/s, {:.1} times Python in the same run", self.ratio);
+        anstream::println!(
+            "  {rate:.0} messages/s, {:.1} times Python in the same run",
+            self.ratio
+        );
     }
 }
 
@@ -122,7 +128,10 @@ fn messages(key: &MacKey, now: Timestamp) -> Result<Vec<Vec<u8>>> {
 }
 
 fn registry(id: DeviceId, key: MacKey) -> Result<Registry> {
-    let zone = Zone { id: ZoneId::new("kitchen")?, name: "Kitchen".into() };
+    let zone = Zone {
+        id: ZoneId::new("kitchen")?,
+        name: "Kitchen".into(),
+    };
     let device = Device {
         message_id: MessageDeviceId::new("HYDROLOGIC-Device-001")?,
         topic_segment: id.to_string(),
@@ -135,7 +144,11 @@ fn registry(id: DeviceId, key: MacKey) -> Result<Registry> {
         quota_per_s: u32::MAX,
         id,
     };
-    Ok(Registry::new(vec![zone], vec![device], TopicShape::new("site/{device}/sensors")?)?)
+    Ok(Registry::new(
+        vec![zone],
+        vec![device],
+        TopicShape::new("site/{device}/sensors")?,
+    )?)
 }
 
 /// A log that keeps nothing: this measures the checks, not the disk.
@@ -180,8 +193,10 @@ fn verify_all(registry: &Arc<Registry>, payloads: &[Vec<u8>], now: Timestamp) ->
 
 fn parts(key: &MacKey, payloads: &[Vec<u8>]) -> Result<(f64, f64, f64)> {
     let start = Instant::now();
-    let documents: Vec<_> =
-        payloads.iter().map(|payload| Document::parse(payload)).collect::<Result<_, _>>()?;
+    let documents: Vec<_> = payloads
+        .iter()
+        .map(|payload| Document::parse(payload))
+        .collect::<Result<_, _>>()?;
     let parse = nanoseconds_each(start, payloads.len());
 
     let mut canonical = Vec::with_capacity(1_024);

@@ -63,15 +63,34 @@ impl Bench {
         let progress = |done: usize| bar.set_position(done as u64);
         let json = self.json;
         match self.what {
-            What::Verify => show(json, &verification::run(rounds, progress)?, verification::Report::print, &bar)?,
+            What::Verify => show(
+                json,
+                &verification::run(rounds, progress)?,
+                verification::Report::print,
+                &bar,
+            )?,
             What::Latency { per_s, seconds } => {
-                let options = latency::Options { devices: 50, per_s, seconds, rounds };
+                let options = latency::Options {
+                    devices: 50,
+                    per_s,
+                    seconds,
+                    rounds,
+                };
                 let report = runtime::tokio_runtime()?.block_on(latency::run(options, progress))?;
                 show(json, &report, latency::Report::print, &bar)?;
             }
-            What::Rate { messages, devices, window } => {
+            What::Rate {
+                messages,
+                devices,
+                window,
+            } => {
                 let messages = messages - messages % u64::from(devices);
-                let options = rate::Options { devices, messages, window: usize::from(window), rounds };
+                let options = rate::Options {
+                    devices,
+                    messages,
+                    window: usize::from(window),
+                    rounds,
+                };
                 let report = runtime::tokio_runtime()?.block_on(rate::run(options, progress))?;
                 show(json, &report, rate::Report::print, &bar)?;
             }

@@ -43,7 +43,11 @@ impl Broker {
         runtime::tokio_runtime()?.block_on(async {
             let broker = MqttBroker::bind(broker_config(&config, &registry)?, Arc::new(PassThrough))
                 .with_context(|| format!("cannot listen for MQTT on {}", config.mqtt_listener()))?;
-            anstream::println!("Broker at level {} on {}; Ctrl-C to stop", config.level, config.mqtt_listener());
+            anstream::println!(
+                "Broker at level {} on {}; Ctrl-C to stop",
+                config.level,
+                config.mqtt_listener()
+            );
             let stop = CancellationToken::new();
             let running = tokio::spawn(broker.run(stop.clone()));
             runtime::asked_to_stop().await?;
@@ -72,9 +76,15 @@ pub(crate) fn broker_config(config: &Config, registry: &Registry) -> Result<Brok
     let level = config.level;
     let at = |file: &str| config.files.certs.join(file);
     let tls = if level.has_tls() {
-        let client_auth =
-            level.has_client_certificates().then(|| ClientAuth { ca: at("ca.pem"), crl: None });
-        let files = ServerTls { certificate: at("server.pem"), key: at("server-key.pem"), client_auth };
+        let client_auth = level.has_client_certificates().then(|| ClientAuth {
+            ca: at("ca.pem"),
+            crl: None,
+        });
+        let files = ServerTls {
+            certificate: at("server.pem"),
+            key: at("server-key.pem"),
+            client_auth,
+        };
         Some(server_config(&files).context("cannot use the server's certificate")?)
     } else {
         None
@@ -84,11 +94,22 @@ pub(crate) fn broker_config(config: &Config, registry: &Registry) -> Result<Brok
     } else {
         Access::Open
     };
-    let transport = if level.has_tls() { Transport::Tls } else { Transport::Plain };
+    let transport = if level.has_tls() {
+        Transport::Tls
+    } else {
+        Transport::Plain
+    };
     Ok(BrokerConfig {
-        listeners: vec![Listener { address: config.mqtt_listener(), transport, access }],
+        listeners: vec![Listener {
+            address: config.mqtt_listener(),
+            transport,
+            access,
+        }],
         tls,
-        limits: Limits { max_payload_bytes: config.verify.max_payload_bytes, ..Limits::default() },
+        limits: Limits {
+            max_payload_bytes: config.verify.max_payload_bytes,
+            ..Limits::default()
+        },
     })
 }
 

@@ -91,7 +91,10 @@ impl Issue {
     fn run(self, config: &Config) -> Result<ExitCode> {
         let certs = &config.files.certs;
         if !certs.join("ca.pem").exists() {
-            bail!("there is no CA in {}; run `tidegate certs init` first", certs.display());
+            bail!(
+                "there is no CA in {}; run `tidegate certs init` first",
+                certs.display()
+            );
         }
         let mut profile = self.profile(config)?;
         if let Some(days) = self.days {
@@ -126,7 +129,9 @@ impl Issue {
             RoleName::Device => Profile::device(id),
             RoleName::Gateway => Profile::gateway(id),
             RoleName::Operator => Profile::operator(id),
-            RoleName::Server => Profile::server(&config.listen.server_names).context("listen.server_names")?,
+            RoleName::Server => {
+                Profile::server(&config.listen.server_names).context("listen.server_names")?
+            }
         })
     }
 }
@@ -166,7 +171,14 @@ fn list(config: &Config, format: Format) -> Result<ExitCode> {
             let mut table = table::new(&["file", "name", "role", "expires", "days left", "state"]);
             for row in rows {
                 let days = row.days_left.to_string();
-                table.add_row([row.file, row.name, row.role, row.expires, days, row.state.to_owned()]);
+                table.add_row([
+                    row.file,
+                    row.name,
+                    row.role,
+                    row.expires,
+                    days,
+                    row.state.to_owned(),
+                ]);
             }
             anstream::println!("{table}");
         }
@@ -181,10 +193,20 @@ fn row(info: &CertificateInfo, now: tidegate_envelope::time::Timestamp) -> Row {
         ..SOON_DAYS => "expires soon",
         _ => "valid",
     };
-    let role = info.role.map_or_else(|| format!("{:?}", info.usage), |role| format!("{role:?}"));
+    let role = info
+        .role
+        .map_or_else(|| format!("{:?}", info.usage), |role| format!("{role:?}"));
     Row {
-        file: info.path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        name: info.identity.as_ref().map_or_else(|| info.subject.clone(), ToString::to_string),
+        file: info
+            .path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned(),
+        name: info
+            .identity
+            .as_ref()
+            .map_or_else(|| info.subject.clone(), ToString::to_string),
         role: role.to_lowercase(),
         expires: day(info),
         days_left,

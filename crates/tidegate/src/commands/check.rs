@@ -65,7 +65,10 @@ impl Check {
         if path.exists() {
             findings.right("configuration", &path.display().to_string());
         } else {
-            findings.note("configuration", &format!("{} is not there; defaults are used", path.display()));
+            findings.note(
+                "configuration",
+                &format!("{} is not there; defaults are used", path.display()),
+            );
         }
         config.level = self.level.level.unwrap_or(config.level);
         match config.refuse_open_door() {
@@ -106,7 +109,8 @@ fn certificates(config: &Config, findings: &mut Findings) {
         let name = info.path.file_stem().unwrap_or_default().to_string_lossy();
         let days = info.days_left(now);
         if !info.is_valid(now) {
-            let fix = format!("{shown} expired or is not valid yet; run `tidegate certs issue {name} --force`");
+            let fix =
+                format!("{shown} expired or is not valid yet; run `tidegate certs issue {name} --force`");
             findings.wrong("certificates", &fix);
         } else if days < SOON_DAYS {
             findings.note("certificates", &format!("{shown} expires in {days} days"));
@@ -118,11 +122,20 @@ fn certificates(config: &Config, findings: &mut Findings) {
     for needed in ["ca", setup::SERVER, setup::GATEWAY] {
         let path = config.files.certs.join(format!("{needed}.pem"));
         if !path.exists() {
-            findings.wrong("certificates", &format!("{} is missing; run `tidegate certs init`", path.display()));
+            findings.wrong(
+                "certificates",
+                &format!("{} is missing; run `tidegate certs init`", path.display()),
+            );
         }
     }
-    findings.right("certificates", &format!("{valid} valid in {}", config.files.certs.display()));
-    findings.right("key exchange", "X25519MLKEM768 preferred, X25519 for older clients");
+    findings.right(
+        "certificates",
+        &format!("{valid} valid in {}", config.files.certs.display()),
+    );
+    findings.right(
+        "key exchange",
+        "X25519MLKEM768 preferred, X25519 for older clients",
+    );
 }
 
 fn key_file(path: &Path, findings: &mut Findings) {
@@ -135,12 +148,18 @@ fn key_file(path: &Path, findings: &mut Findings) {
 
 fn keys(config: &Config, findings: &mut Findings) {
     if let Some(path) = &config.legacy_shared_secret {
-        findings.note("keys", &format!("all devices share one secret, {}", path.display()));
+        findings.note(
+            "keys",
+            &format!("all devices share one secret, {}", path.display()),
+        );
     }
     let root = config.files.root_key();
     match devices::read_secret(&root) {
         Ok(bytes) if bytes.len() == 32 => findings.right("root key", &root.display().to_string()),
-        Ok(bytes) => findings.wrong("root key", &format!("{} has {} bytes instead of 32", root.display(), bytes.len())),
+        Ok(bytes) => findings.wrong(
+            "root key",
+            &format!("{} has {} bytes instead of 32", root.display(), bytes.len()),
+        ),
         Err(error) => findings.wrong("root key", &format!("{error:#}; `tidegate up` makes one")),
     }
 }
@@ -150,7 +169,10 @@ fn registry(config: &Config, findings: &mut Findings) {
     match loaded.and_then(|file| file.registry(config)) {
         Ok(registry) => {
             let count = registry.devices().len();
-            findings.right("registry", &format!("{count} devices in {} zones", registry.zones().len()));
+            findings.right(
+                "registry",
+                &format!("{count} devices in {} zones", registry.zones().len()),
+            );
             let missing: Vec<_> = registry
                 .devices()
                 .iter()
@@ -158,7 +180,10 @@ fn registry(config: &Config, findings: &mut Findings) {
                 .map(|device| device.id.to_string())
                 .collect();
             if !missing.is_empty() && config.level.has_client_certificates() {
-                findings.note("registry", &format!("no certificate here for {}", missing.join(", ")));
+                findings.note(
+                    "registry",
+                    &format!("no certificate here for {}", missing.join(", ")),
+                );
             }
         }
         Err(error) => findings.wrong("registry", &format!("{error:#}")),
@@ -168,13 +193,19 @@ fn registry(config: &Config, findings: &mut Findings) {
 fn clock_and_database(config: &Config, findings: &mut Findings) {
     let now = clock::now();
     if now < WRITTEN {
-        findings.wrong("clock", &format!("says {now}, which is past; set it, or every message is refused as future"));
+        findings.wrong(
+            "clock",
+            &format!("says {now}, which is past; set it, or every message is refused as future"),
+        );
     } else {
         findings.right("clock", &now.to_string());
     }
     let path = config.files.database();
     if !path.exists() {
-        return findings.note("database", &format!("{} is made by the first run", path.display()));
+        return findings.note(
+            "database",
+            &format!("{} is made by the first run", path.display()),
+        );
     }
     match Reader::open(&path).and_then(|reader| reader.check()) {
         Ok(()) => findings.right("database", &path.display().to_string()),
@@ -204,7 +235,10 @@ fn ports(config: &Config, findings: &mut Findings) {
         match TcpListener::bind(address) {
             Ok(_) => findings.right(what, &format!("{address} is free")),
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                findings.note(what, &format!("{address} is in use, by a running Tidegate or another program"));
+                findings.note(
+                    what,
+                    &format!("{address} is in use, by a running Tidegate or another program"),
+                );
             }
             Err(error) => findings.wrong(what, &format!("cannot listen on {address}: {error}")),
         }

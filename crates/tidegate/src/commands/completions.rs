@@ -19,7 +19,12 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(self) -> Result<ExitCode> {
-        clap_complete::generate(self.shell, &mut cli::definition(), "tidegate", &mut std::io::stdout());
+        clap_complete::generate(
+            self.shell,
+            &mut cli::definition(),
+            "tidegate",
+            &mut std::io::stdout(),
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

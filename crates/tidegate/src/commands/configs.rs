@@ -58,8 +58,10 @@ pub(crate) fn file_name(level: Level) -> &'static str {
 const ACL_FILE: &str = "mosquitto.acl";
 
 fn files(config: &Config, home: &Path) -> Vec<(&'static str, String)> {
-    let mut files: Vec<_> =
-        Level::ALL.into_iter().map(|level| (file_name(level), configuration(config, home, level))).collect();
+    let mut files: Vec<_> = Level::ALL
+        .into_iter()
+        .map(|level| (file_name(level), configuration(config, home, level)))
+        .collect();
     files.push((ACL_FILE, access_control_list(config)));
     files
 }
@@ -69,7 +71,11 @@ fn configuration(config: &Config, home: &Path, level: Level) -> String {
     let certs = relative(&config.files.certs);
     let mut text = format!("# Mosquitto at level {level}. Written by `tidegate configs write`.\n");
     text.push_str("# Start it from the folder that holds certs/ and configs/.\n\n");
-    let port = if level.has_tls() { config.listen.mqtts_port } else { config.listen.mqtt_port };
+    let port = if level.has_tls() {
+        config.listen.mqtts_port
+    } else {
+        config.listen.mqtt_port
+    };
     let _ = writeln!(text, "listener {port} {}", config.listen.mqtt_address);
     if level.has_tls() {
         let _ = writeln!(text, "cafile {certs}/ca.pem");
@@ -99,7 +105,11 @@ fn configuration(config: &Config, home: &Path, level: Level) -> String {
 }
 
 fn access_control_list(config: &Config) -> String {
-    let prefix = config.telemetry_topic.split("{device}").next().unwrap_or_default();
+    let prefix = config
+        .telemetry_topic
+        .split("{device}")
+        .next()
+        .unwrap_or_default();
     let commands = format!("{prefix}%u/commands");
     let telemetry = config.telemetry_topic.replace("{device}", "%u");
     format!(

@@ -67,8 +67,12 @@ impl Detect {
             }
             Action::Show => {
                 let path = config.files.model();
-                let model = Model::load(&path)
-                    .with_context(|| format!("cannot load {}; `tidegate detect train` makes one", path.display()))?;
+                let model = Model::load(&path).with_context(|| {
+                    format!(
+                        "cannot load {}; `tidegate detect train` makes one",
+                        path.display()
+                    )
+                })?;
                 show(&config, &model);
             }
         }
@@ -80,8 +84,18 @@ fn show(config: &Config, model: &Model) {
     let about = model.about();
     anstream::println!("model      {}", config.files.model().display());
     anstream::println!("trained    {} on {}", about.trained_at(), about.data);
-    anstream::println!("readings   {} of {} devices", about.training_readings, model.profiles().len());
-    anstream::println!("forest     {:?}, {} trees of {} readings, seed {}", about.forest, about.trees, about.subsample, about.seed);
+    anstream::println!(
+        "readings   {} of {} devices",
+        about.training_readings,
+        model.profiles().len()
+    );
+    anstream::println!(
+        "forest     {:?}, {} trees of {} readings, seed {}",
+        about.forest,
+        about.trees,
+        about.subsample,
+        about.seed
+    );
     anstream::println!("features   {}", about.features.len());
 }
 
@@ -115,9 +129,15 @@ fn from_csv(path: &Path) -> Result<TrainingData> {
     let shown = path.display();
     let mut reader = csv::Reader::from_path(path)
         .with_context(|| format!("cannot read {shown}; --from takes `store`, `simulator` or a CSV file"))?;
-    let header = reader.headers().with_context(|| format!("{shown} has no header"))?.clone();
+    let header = reader
+        .headers()
+        .with_context(|| format!("{shown} has no header"))?
+        .clone();
     let column = |name: &str| {
-        header.iter().position(|found| found == name).with_context(|| format!("{shown} has no column `{name}`"))
+        header
+            .iter()
+            .position(|found| found == name)
+            .with_context(|| format!("{shown} has no column `{name}`"))
     };
     let (device, timestamp) = (column("device")?, column("timestamp")?);
     let mut rows: BTreeMap<String, Vec<(Timestamp, Channels)>> = BTreeMap::new();
@@ -137,7 +157,9 @@ fn from_csv(path: &Path) -> Result<TrainingData> {
         let Some(channels) = Channels::new(values) else {
             bail!("{shown}, line {line}: too many columns, or a value that is not finite");
         };
-        rows.entry(record.get(device).unwrap_or_default().to_owned()).or_default().push((at, channels));
+        rows.entry(record.get(device).unwrap_or_default().to_owned())
+            .or_default()
+            .push((at, channels));
     }
     let mut data = TrainingData::new(&format!("{}", path.file_name().unwrap_or_default().display()));
     for (device, rows) in rows {

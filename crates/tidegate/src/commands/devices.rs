@@ -78,7 +78,15 @@ fn list(place: &Place, format: Format) -> Result<()> {
             }
         }
         Format::Csv | Format::Table => {
-            let header = ["id", "topic", "message id", "zone", "class", "enabled", "key epoch"];
+            let header = [
+                "id",
+                "topic",
+                "message id",
+                "zone",
+                "class",
+                "enabled",
+                "key epoch",
+            ];
             let rows = file.devices.iter().map(|device| {
                 [
                     device.id.clone(),
@@ -144,7 +152,10 @@ fn key(place: &Place, id: &str, out: &Path) -> Result<()> {
         read_secret(path)?
     } else {
         let root = read_secret(&config.files.root_key())?;
-        let root: [u8; 32] = root.as_slice().try_into().context("the root key has not 32 bytes")?;
+        let root: [u8; 32] = root
+            .as_slice()
+            .try_into()
+            .context("the root key has not 32 bytes")?;
         let key = RootKey::from_bytes(root).device_key(&DeviceId::new(id)?, KeyEpoch(device.key_epoch));
         Zeroizing::new(key.to_vec())
     };

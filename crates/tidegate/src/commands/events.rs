@@ -78,7 +78,11 @@ impl Events {
             device: self.device.as_deref().map(DeviceId::new).transpose()?,
             from: self.span.from(),
             limit,
-            order: if limit.is_some() { Order::NewestFirst } else { Order::OldestFirst },
+            order: if limit.is_some() {
+                Order::NewestFirst
+            } else {
+                Order::OldestFirst
+            },
             ..EventQuery::default()
         };
         let mut rows = Vec::new();
@@ -104,12 +108,24 @@ impl Events {
             }
             Format::Csv => {
                 let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
-                writer.write_record(["id", "at", "outcome", "reason", "device", "zone", "topic", "source", "detail"])?;
+                writer.write_record([
+                    "id", "at", "outcome", "reason", "device", "zone", "topic", "source", "detail",
+                ])?;
                 for row in rows {
                     let (device, zone) = (row.device.unwrap_or_default(), row.zone.unwrap_or_default());
                     let reason = row.reason.unwrap_or_default();
                     let id = row.id.to_string();
-                    let cells = [&id, &row.at, row.outcome, reason, &device, &zone, &row.topic, &row.source, &row.detail];
+                    let cells = [
+                        &id,
+                        &row.at,
+                        row.outcome,
+                        reason,
+                        &device,
+                        &zone,
+                        &row.topic,
+                        &row.source,
+                        &row.detail,
+                    ];
                     writer.write_record(cells)?;
                 }
                 writer.flush()?;
@@ -124,7 +140,13 @@ impl Events {
                     };
                     let device = row.device.unwrap_or_default();
                     let reason = row.reason.unwrap_or_default();
-                    table.add_row([row.at.into(), outcome, reason.into(), device.into(), Cell::new(row.detail)]);
+                    table.add_row([
+                        row.at.into(),
+                        outcome,
+                        reason.into(),
+                        device.into(),
+                        Cell::new(row.detail),
+                    ]);
                 }
                 anstream::println!("{table}");
             }
@@ -157,6 +179,10 @@ fn row(event: Event) -> Row {
         sequence: event.sequence,
         score: event.score,
         detail: event.detail,
-        channels: event.channels.iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        channels: event
+            .channels
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
     }
 }

@@ -82,8 +82,11 @@ impl Gateway {
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
         }
         let stop = CancellationToken::new();
-        let (pipeline, filter, stopping) =
-            (runtime.pipeline.clone(), runtime.registry.topics().filter(), stop.clone());
+        let (pipeline, filter, stopping) = (
+            runtime.pipeline.clone(),
+            runtime.registry.topics().filter(),
+            stop.clone(),
+        );
         let open = runtime.open();
         let mut subscribed = tokio::spawn(async move {
             let mut watch = Say { broker: shown };
@@ -98,7 +101,9 @@ impl Gateway {
             ended = &mut subscribed => ended?,
         };
         anstream::eprintln!("\nStopping; committing what has arrived …");
-        tokio::time::timeout(runtime::STOP_WITHIN, open.finish()).await.context("did not stop within 10 s")??;
+        tokio::time::timeout(runtime::STOP_WITHIN, open.finish())
+            .await
+            .context("did not stop within 10 s")??;
         ended
     }
 }
@@ -123,7 +128,11 @@ impl BrokerFlags {
     pub(crate) fn address(&self, config: &Config, identity: &str) -> Result<BrokerAddress> {
         let (tls, host, port) = match &self.broker {
             Some(url) => parse(url)?,
-            None => (config.level.has_tls(), "localhost".to_owned(), config.mqtt_listener().port()),
+            None => (
+                config.level.has_tls(),
+                "localhost".to_owned(),
+                config.mqtt_listener().port(),
+            ),
         };
         let at = |file: String| config.files.certs.join(file);
         let identity = match (&self.cert, &self.key) {
@@ -171,7 +180,13 @@ mod tests {
         assert_eq!(parse("mqtts://h:9").unwrap(), (true, "h".into(), 9));
         assert_eq!(parse("mqtts://[::1]:9").unwrap(), (true, "::1".into(), 9));
         for wrong in ["h:1883", "http://h", "mqtt://", "mqtt://h:x", "mqtt://h/p"] {
-            assert!(parse(wrong).unwrap_err().to_string().contains("mqtts://host:port"), "{wrong}");
+            assert!(
+                parse(wrong)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("mqtts://host:port"),
+                "{wrong}"
+            );
         }
     }
 }

@@ -30,8 +30,13 @@ pub(crate) struct Readings {
 }
 
 /// Channels of the water pipeline, in the order of their columns.
-const CHANNELS: [&str; 5] =
-    ["pressure_upstream", "pressure_downstream", "flow_rate", "gate_a_position", "gate_b_position"];
+const CHANNELS: [&str; 5] = [
+    "pressure_upstream",
+    "pressure_downstream",
+    "flow_rate",
+    "gate_a_position",
+    "gate_b_position",
+];
 
 impl Readings {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
@@ -42,7 +47,11 @@ impl Readings {
             device: self.device.as_deref().map(DeviceId::new).transpose()?,
             from: self.span.from(),
             limit,
-            order: if limit.is_some() { Order::NewestFirst } else { Order::OldestFirst },
+            order: if limit.is_some() {
+                Order::NewestFirst
+            } else {
+                Order::OldestFirst
+            },
             ..ReadingQuery::default()
         };
         // The newest few are turned around in memory; an export streams.
@@ -93,6 +102,7 @@ impl Readings {
 }
 
 /// Writes rows as they come.
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 enum Writer {
     Json(std::io::BufWriter<std::io::Stdout>),
     Csv(csv::Writer<std::io::Stdout>),
@@ -129,7 +139,18 @@ impl Writer {
 }
 
 fn header() -> Vec<&'static str> {
-    [&["received", "device", "timestamp", "sequence", "status", "protected"][..], &CHANNELS].concat()
+    [
+        &[
+            "received",
+            "device",
+            "timestamp",
+            "sequence",
+            "status",
+            "protected",
+        ][..],
+        &CHANNELS,
+    ]
+    .concat()
 }
 
 fn cells(row: &ReadingRow) -> Vec<String> {

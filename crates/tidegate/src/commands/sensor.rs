@@ -53,7 +53,10 @@ impl Sensor {
             None => None,
             Some(name) => match FaultKind::from_name(name) {
                 Some(kind) => Some(kind),
-                None => bail!("there is no fault `{name}`; faults are {}", FaultKind::NAMES.join(", ")),
+                None => bail!(
+                    "there is no fault `{name}`; faults are {}",
+                    FaultKind::NAMES.join(", ")
+                ),
             },
         };
         let registry = DevicesFile::load(&config.files.registry)?;
@@ -72,7 +75,11 @@ impl Sensor {
             let mut sensors = tokio::task::JoinSet::new();
             for entry in entries {
                 let address = self.broker.address(&config, &entry.id)?;
-                let broker = BrokerAddress { host: address.host, port: address.port, tls: address.tls };
+                let broker = BrokerAddress {
+                    host: address.host,
+                    port: address.port,
+                    tls: address.tls,
+                };
                 let sensor = SimulatedSensor::open(&config, entry, broker)?;
                 let (faults, receiver) = mpsc::channel(1);
                 if let Some(kind) = &fault {
@@ -84,7 +91,11 @@ impl Sensor {
                     let _faults = faults;
                     sensor.run(Duration::ZERO, interval, receiver, stop).await
                 });
-                anstream::println!("{} publishes every {}", entry.id, humantime::format_duration(interval));
+                anstream::println!(
+                    "{} publishes every {}",
+                    entry.id,
+                    humantime::format_duration(interval)
+                );
             }
             anstream::println!("Ctrl-C to stop");
             tokio::select! {

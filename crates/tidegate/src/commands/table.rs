@@ -42,5 +42,8 @@ pub(super) fn new(header: &[&str]) -> Table {
 }
 
 pub(super) fn no_database(path: &Path) -> String {
-    format!("cannot read the database {}; `tidegate up` makes it", path.display())
+    format!(
+        "cannot read the database {}; `tidegate up` makes it",
+        path.display()
+    )
 }

@@ -55,8 +55,11 @@ impl Up {
 
     async fn serve(self, config: &Config, made: &[String]) -> Result<()> {
         let runtime = Runtime::start(config, self.demo).await?;
-        let broker = Broker::bind(broker_config(config, &runtime.registry)?, Arc::new(runtime.pipeline.clone()))
-            .with_context(|| in_use(config))?;
+        let broker = Broker::bind(
+            broker_config(config, &runtime.registry)?,
+            Arc::new(runtime.pipeline.clone()),
+        )
+        .with_context(|| in_use(config))?;
         greet(config, &runtime, made, self.demo);
         let open = runtime.open();
 
@@ -82,16 +85,24 @@ impl Up {
             broker.await?;
             open.finish().await
         };
-        tokio::time::timeout(runtime::STOP_WITHIN, finish).await.context("did not stop within 10 s")??;
+        tokio::time::timeout(runtime::STOP_WITHIN, finish)
+            .await
+            .context("did not stop within 10 s")??;
         anstream::eprintln!("Stopped. Nothing that was acknowledged is lost.");
         Ok(())
     }
 }
 
 fn in_use(config: &Config) -> String {
-    let key = if config.level.has_tls() { "listen.mqtts_port" } else { "listen.mqtt_port" };
+    let key = if config.level.has_tls() {
+        "listen.mqtts_port"
+    } else {
+        "listen.mqtt_port"
+    };
     let address = config.mqtt_listener();
-    format!("cannot listen for MQTT on {address} (is another broker running? {key} in tidegate.toml changes the port)")
+    format!(
+        "cannot listen for MQTT on {address} (is another broker running? {key} in tidegate.toml changes the port)"
+    )
 }
 
 fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool) {
@@ -105,14 +116,24 @@ fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool) {
     }
     anstream::println!("\nListening:");
     let scheme = if level.has_tls() { "mqtts" } else { "mqtt" };
-    anstream::println!("  sensors  {scheme}://localhost:{}", config.mqtt_listener().port());
-    anstream::println!("  page     {}", format!("http://localhost:{}", runtime.page.port()).cyan().bold());
+    anstream::println!(
+        "  sensors  {scheme}://localhost:{}",
+        config.mqtt_listener().port()
+    );
+    anstream::println!(
+        "  page     {}",
+        format!("http://localhost:{}", runtime.page.port()).cyan().bold()
+    );
     if let Some(events) = runtime.events {
         anstream::println!("  events   ws://localhost:{}", events.port());
     }
     anstream::println!("\nLayers:");
     for (name, on) in layers(level) {
-        let state = if on { "on ".green().to_string() } else { "off".red().to_string() };
+        let state = if on {
+            "on ".green().to_string()
+        } else {
+            "off".red().to_string()
+        };
         anstream::println!("  {state}  {name}");
     }
     for note in &runtime.notes {
@@ -128,8 +149,14 @@ fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool) {
 fn layers(level: Level) -> [(&'static str, bool); 5] {
     [
         ("TLS: the link is encrypted, the broker proven", level.has_tls()),
-        ("client certificates, topics bound to them", level.has_client_certificates()),
-        ("signatures, a 30 s time window, rising sequence numbers", level.has_signatures()),
+        (
+            "client certificates, topics bound to them",
+            level.has_client_certificates(),
+        ),
+        (
+            "signatures, a 30 s time window, rising sequence numbers",
+            level.has_signatures(),
+        ),
         ("size limits, strict format, durable before acknowledged", true),
         ("rules and isolation forest", level.has_detection()),
     ]

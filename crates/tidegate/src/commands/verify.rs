@@ -63,7 +63,11 @@ impl Verify {
         if secret.is_empty() {
             bail!("the key file {shown} is empty");
         }
-        if self.json_lines { answer_lines(&secret) } else { self.answer_one(&secret) }
+        if self.json_lines {
+            answer_lines(&secret)
+        } else {
+            self.answer_one(&secret)
+        }
     }
 
     fn answer_one(&self, secret: &[u8]) -> Result<ExitCode> {
@@ -71,7 +75,10 @@ impl Verify {
             Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
             None => {
                 let mut payload = Vec::new();
-                std::io::stdin().lock().read_to_end(&mut payload).context("cannot read standard input")?;
+                std::io::stdin()
+                    .lock()
+                    .read_to_end(&mut payload)
+                    .context("cannot read standard input")?;
                 payload
             }
         };
@@ -91,7 +98,11 @@ impl Verify {
             writeln!(out, "hmac       {hmac}")?;
         }
         let authentic = finding.verdict == "authentic";
-        Ok(if authentic { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        Ok(if authentic {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        })
     }
 }
 
@@ -114,7 +125,9 @@ fn answer_lines(secret: &[u8]) -> Result<ExitCode> {
         }
         let Line { payload } = serde_json::from_slice(&line)
             .with_context(|| format!("line {number} is not {{\"payload\": \"<base64>\"}}"))?;
-        let payload = STANDARD.decode(&payload).with_context(|| format!("line {number}: payload is not base64"))?;
+        let payload = STANDARD
+            .decode(&payload)
+            .with_context(|| format!("line {number}: payload is not base64"))?;
         serde_json::to_writer(&mut output, &check(&payload, secret))?;
         output.write_all(b"\n")?;
     }
@@ -135,7 +148,10 @@ fn check(payload: &[u8], secret: &[u8]) -> Finding {
         Err(error) => return malformed(error.to_string()),
     };
     let schema = json_v1::reading(&document).err();
-    if let Some(error) = schema.as_ref().filter(|error| error.reason() == Reason::Malformed) {
+    if let Some(error) = schema
+        .as_ref()
+        .filter(|error| error.reason() == Reason::Malformed)
+    {
         return malformed(error.to_string());
     }
     let key = MacKey::from_bytes(secret);
@@ -148,9 +164,17 @@ fn check(payload: &[u8], secret: &[u8]) -> Finding {
         Some(given) => ("bad_mac", Some(why_bad(given, &expected, &canonical, secret))),
     };
     let note = schema.filter(|_| verdict == "authentic");
-    let note = note.map(|error| format!("the signature holds, but a gateway refuses the message as bad_schema: {error}"));
+    let note = note.map(|error| {
+        format!("the signature holds, but a gateway refuses the message as bad_schema: {error}")
+    });
     let canonical = String::from_utf8(canonical).expect("the canonical form is ASCII");
-    Finding { verdict, reason, canonical: Some(canonical), hmac: Some(expected), note }
+    Finding {
+        verdict,
+        reason,
+        canonical: Some(canonical),
+        hmac: Some(expected),
+        note,
+    }
 }
 
 /// The usual mistakes, told apart.
@@ -159,10 +183,17 @@ fn why_bad(given: &str, expected: &str, canonical: &[u8], secret: &[u8]) -> Stri
         return "the MAC is right but not in lower-case hex".into();
     }
     if given.len() != expected.len() {
-        return format!("the MAC has {} characters instead of {}", given.len(), expected.len());
+        return format!(
+            "the MAC has {} characters instead of {}",
+            given.len(),
+            expected.len()
+        );
     }
     let trimmed = secret.trim_ascii_end();
-    if trimmed.len() < secret.len() && !trimmed.is_empty() && MacKey::from_bytes(trimmed).check(canonical, given) {
+    if trimmed.len() < secret.len()
+        && !trimmed.is_empty()
+        && MacKey::from_bytes(trimmed).check(canonical, given)
+    {
         return "the MAC was made with the key without the line break at the end of the key file; \
                 every byte of the file is the key"
             .into();

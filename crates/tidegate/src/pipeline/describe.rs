@@ -45,7 +45,11 @@ pub(super) fn accepted(
 ) -> Event {
     let message = &admission.get().message;
     let flagged = assessment.is_some_and(|assessment| assessment.flagged);
-    let outcome = if flagged { Outcome::Flagged } else { Outcome::Accepted };
+    let outcome = if flagged {
+        Outcome::Flagged
+    } else {
+        Outcome::Accepted
+    };
     let mut event = Event::new(message.received_at, outcome, None);
     place(&mut event, registry, message.device);
     from(&mut event, origin);
@@ -97,16 +101,20 @@ pub(super) fn notices<'a>(
         event.sequence = admission.message.reading.sequence.map(|sequence| sequence.get());
         let (reason, detail) = match notice {
             Notice::Gap { missing: 1 } => (Reason::Gap, "1 message before this one never arrived".to_owned()),
-            Notice::Gap { missing } => {
-                (Reason::Gap, format!("{missing} messages before this one never arrived"))
-            }
+            Notice::Gap { missing } => (
+                Reason::Gap,
+                format!("{missing} messages before this one never arrived"),
+            ),
             Notice::PublisherRestart => (
                 Reason::PublisherRestart,
                 "the publisher started again and counts from the beginning".to_owned(),
             ),
             Notice::ClockRollback { by_ms } => (
                 Reason::ClockRollback,
-                format!("this machine's clock was set back by {:.1} s", *by_ms as f64 / 1_000.0),
+                format!(
+                    "this machine's clock was set back by {:.1} s",
+                    *by_ms as f64 / 1_000.0
+                ),
             ),
         };
         event.reason = Some(reason);
@@ -136,7 +144,11 @@ pub(super) fn security(observed: &SecurityEvent, now: Timestamp) -> Event {
     if let Some(Principal::Certificate { id, .. }) = &observed.principal {
         event.device = Some(id.clone());
     }
-    event.topic = observed.topic.as_ref().map(ToString::to_string).unwrap_or_default();
+    event.topic = observed
+        .topic
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     event.source = match &observed.client_id {
         Some(client_id) => format!("{client_id} at {}", observed.peer),
         None => observed.peer.to_string(),

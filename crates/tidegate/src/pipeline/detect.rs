@@ -21,13 +21,20 @@ impl Detect {
     /// Runs until the gate thread has ended and everything it released is shown.
     pub(super) fn run(mut self) {
         while let Some(Released { admission, origin }) = self.released.blocking_recv() {
-            let assessment =
-                self.detector.as_mut().and_then(|detector| detector.assess_fresh(&admission));
+            let assessment = self
+                .detector
+                .as_mut()
+                .and_then(|detector| detector.assess_fresh(&admission));
             for event in describe::notices(&self.registry, &admission, &origin) {
                 self.journal.publish(event);
             }
-            let mut event =
-                describe::accepted(&self.registry, &admission, assessment.as_ref(), &origin, self.protected);
+            let mut event = describe::accepted(
+                &self.registry,
+                &admission,
+                assessment.as_ref(),
+                &origin,
+                self.protected,
+            );
             if self.demo && event.reason.is_none() {
                 event.reason = describe::got_in(&origin);
             }

@@ -22,9 +22,17 @@ use tokio::sync::{mpsc, oneshot};
 const GROUP: usize = 512;
 
 /// What comes through the gate's channel.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are the rule and wake-ups the exception"
+)]
 pub(super) enum Candidate {
     /// A verified message whose sender waits for an answer.
-    Message { message: Verified<Message>, origin: Origin, answer: oneshot::Sender<Disposition> },
+    Message {
+        message: Verified<Message>,
+        origin: Origin,
+        answer: oneshot::Sender<Disposition>,
+    },
     /// There are records to write.
     Wake,
 }
@@ -72,7 +80,14 @@ impl Gate {
     }
 
     fn take(&mut self, candidate: Candidate, group: &mut Group) {
-        let Candidate::Message { message, origin, answer } = candidate else { return };
+        let Candidate::Message {
+            message,
+            origin,
+            answer,
+        } = candidate
+        else {
+            return;
+        };
         let now = clock::now();
         match self.guard.admit(message, now) {
             Outcome::Admitted => group.admitted.push((origin, answer)),
@@ -80,7 +95,8 @@ impl Gate {
             Outcome::Refused(refusal) => {
                 // The sender may be gone; its message is refused all the same.
                 let _ = answer.send(Disposition::Refused(refusal.reason));
-                self.journal.publish(describe::refused(&self.registry, &refusal, &origin, now));
+                self.journal
+                    .publish(describe::refused(&self.registry, &refusal, &origin, now));
             }
         }
     }
@@ -117,7 +133,11 @@ impl Gate {
 
     fn answer_duplicates(&self, group: &mut Group, durable: bool) {
         for answer in group.duplicates.drain(..) {
-            let disposition = if durable { Disposition::Refused(Reason::Duplicate) } else { Disposition::Unavailable };
+            let disposition = if durable {
+                Disposition::Refused(Reason::Duplicate)
+            } else {
+                Disposition::Unavailable
+            };
             let _ = answer.send(disposition);
         }
     }

@@ -19,7 +19,12 @@ pub(crate) struct Journal {
 impl Journal {
     pub(super) fn new(hub: Hub, recorder: Recorder, gate: &mpsc::Sender<Candidate>) -> Self {
         // A weak sender: the gate thread holds a journal itself, and must see its channel close.
-        Self { hub, ids: recorder.ids(), recorder, wake: gate.downgrade() }
+        Self {
+            hub,
+            ids: recorder.ids(),
+            recorder,
+            wake: gate.downgrade(),
+        }
     }
 
     /// Shows an event, and has it kept unless it is an accepted reading, which the store has already.

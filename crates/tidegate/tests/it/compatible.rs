@@ -31,7 +31,11 @@ fn websocket_client_gets_stats_messages_and_attacks() {
     client.args(["-c", CLIENT, &site.ports.events.to_string()]);
     let client = std::thread::spawn(move || succeed(client));
     let key = site.key("device-002");
-    let own = [mtls("device-002"), vec!["--secret-file".into(), key.display().to_string()]].concat();
+    let own = [
+        mtls("device-002"),
+        vec!["--secret-file".into(), key.display().to_string()],
+    ]
+    .concat();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let mut sequence = 1;
     while !client.is_finished() {
@@ -42,7 +46,11 @@ fn websocket_client_gets_stats_messages_and_attacks() {
         let forged = mtls("device-001");
         let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
         let secret = key.display().to_string();
-        site.python_publish(site.ports.mqtts, 1, &[forged, vec!["--secret-file", &secret]].concat());
+        site.python_publish(
+            site.ports.mqtts,
+            1,
+            &[forged, vec!["--secret-file", &secret]].concat(),
+        );
         sequence += 1;
     }
     let frames = crate::support::json_lines(&client.join().unwrap());

@@ -20,26 +20,67 @@ fn hostile_payloads() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("not UTF-8", b"\xff\xfe\x00".to_vec(), "malformed"),
         ("byte-order mark", b"\xef\xbb\xbf{}".to_vec(), "malformed"),
         ("60,000 levels of nesting", b"[".repeat(60_000), "malformed"),
-        ("nested objects", "{\"a\":".repeat(12_000).into_bytes(), "malformed"),
+        (
+            "nested objects",
+            "{\"a\":".repeat(12_000).into_bytes(),
+            "malformed",
+        ),
         ("duplicate member", signed(r#""sequence": 1"#), "malformed"),
         ("NaN", signed(r#""x": NaN"#), "malformed"),
         ("overflow", signed(r#""x": 1e999"#), "malformed"),
         ("lone surrogate", signed(r#""x": "\ud800""#), "malformed"),
-        ("trailing bytes", [signed(r#""x": 1"#), b"{}".to_vec()].concat(), "malformed"),
+        (
+            "trailing bytes",
+            [signed(r#""x": 1"#), b"{}".to_vec()].concat(),
+            "malformed",
+        ),
         ("MAC is a number", signed(r#""hmac": 5"#), "malformed"),
-        ("sequence is a boolean", br#"{"sequence": true}"#.to_vec(), "malformed"),
-        ("timestamp without offset", br#"{"timestamp": "2026-01-01T00:00:00"}"#.to_vec(), "malformed"),
+        (
+            "sequence is a boolean",
+            br#"{"sequence": true}"#.to_vec(),
+            "malformed",
+        ),
+        (
+            "timestamp without offset",
+            br#"{"timestamp": "2026-01-01T00:00:00"}"#.to_vec(),
+            "malformed",
+        ),
         ("no MAC", signed(r#""x": 1"#), "missing_mac"),
         ("short MAC", signed(r#""hmac": "00""#), "bad_mac"),
-        ("MAC of zeros", signed(&format!(r#""hmac": "{}""#, "0".repeat(64))), "bad_mac"),
-        ("readings are a list", br#"{"readings": []}"#.to_vec(), "missing_mac"),
+        (
+            "MAC of zeros",
+            signed(&format!(r#""hmac": "{}""#, "0".repeat(64))),
+            "bad_mac",
+        ),
+        (
+            "readings are a list",
+            br#"{"readings": []}"#.to_vec(),
+            "missing_mac",
+        ),
     ]
 }
 
 fn publish(site: &Site, topic: &str, payload: &[u8]) -> bool {
     let mut child = Command::new("mosquitto_pub")
-        .args(["-h", "localhost", "-p", &site.ports.mqtts.to_string(), "-q", "1", "-t", topic, "-s"])
-        .args(["--cafile", "certs/ca.pem", "--cert", "certs/device-001.pem", "--key", "certs/device-001-key.pem"])
+        .args([
+            "-h",
+            "localhost",
+            "-p",
+            &site.ports.mqtts.to_string(),
+            "-q",
+            "1",
+            "-t",
+            topic,
+            "-s",
+        ])
+        .args([
+            "--cafile",
+            "certs/ca.pem",
+            "--cert",
+            "certs/device-001.pem",
+            "--key",
+            "certs/device-001-key.pem",
+        ])
         .current_dir(site.path(""))
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
@@ -74,7 +115,11 @@ fn every_hostile_payload_gets_its_reason_and_the_next_good_message_passes() {
     good_message_passes(&site, 1);
     for (reason, count) in expected {
         wait_for(reason, || {
-            site.stored_events().iter().filter(|event| event["reason"] == reason).count() >= count
+            site.stored_events()
+                .iter()
+                .filter(|event| event["reason"] == reason)
+                .count()
+                >= count
         });
     }
     // Larger than the broker takes: the connection ends, and only that.
@@ -90,11 +135,17 @@ fn wrong_topics_are_refused_and_counted() {
     let running = site.start(&["up"]);
     for topic in ["elsewhere", "hydroficient/grandmarina/sensors"] {
         let port = site.ports.mqtt.to_string();
-        let sent = Command::new("mosquitto_pub").args(["-p", &port, "-q", "1", "-t", topic, "-m", "{}"]).status();
+        let sent = Command::new("mosquitto_pub")
+            .args(["-p", &port, "-q", "1", "-t", topic, "-m", "{}"])
+            .status();
         assert!(sent.unwrap().success());
     }
     wait_for("two refusals", || {
-        site.stored_events().iter().filter(|event| event["reason"] == "topic_invalid").count() == 2
+        site.stored_events()
+            .iter()
+            .filter(|event| event["reason"] == "topic_invalid")
+            .count()
+            == 2
     });
     drop(running);
 }
@@ -107,7 +158,9 @@ fn garbage_on_every_port_closes_the_connection_and_nothing_else() {
     // A fixed generator: the same garbage in every run.
     let mut state = 1_u64;
     let mut garbage = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     for port in [site.ports.mqtts, site.ports.page, site.ports.events] {
@@ -124,7 +177,11 @@ fn garbage_on_every_port_closes_the_connection_and_nothing_else() {
     }
     good_message_passes(&site, 1);
     assert!(running.is_alive());
-    assert!(crate::support::http_get(site.ports.page, "/healthz").unwrap().contains("200"));
+    assert!(
+        crate::support::http_get(site.ports.page, "/healthz")
+            .unwrap()
+            .contains("200")
+    );
 }
 
 #[test]

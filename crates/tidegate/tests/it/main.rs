@@ -1,5 +1,9 @@
 //! The program as its users run it: the real binary, real brokers, real sockets and files.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests state their expectations")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests state their expectations"
+)]
 
 mod benches;
 mod compatible;

@@ -16,7 +16,11 @@ fn gateway_works_through_mosquitto_at_every_level() {
         let site = Site::new(level, "");
         site.succeed(&["certs", "init"]);
         site.succeed(&["configs", "write"]);
-        let port = if level == "plain" { site.ports.mqtt } else { site.ports.mqtts };
+        let port = if level == "plain" {
+            site.ports.mqtt
+        } else {
+            site.ports.mqtts
+        };
         let broker = site.mosquitto(config, port);
         let gateway = site.start_gateway();
         let mut options: Vec<String> = match level {
@@ -25,7 +29,10 @@ fn gateway_works_through_mosquitto_at_every_level() {
             _ => mtls("device-001"),
         };
         if !["plain", "tls", "mtls"].contains(&level) {
-            options.extend(["--secret-file".into(), site.key("device-001").display().to_string()]);
+            options.extend([
+                "--secret-file".into(),
+                site.key("device-001").display().to_string(),
+            ]);
         }
         for protocol in ["3.1.1", "5"] {
             let mut all: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -66,26 +73,60 @@ fn stock_clients_work_with_our_certificates_and_only_on_their_topics() {
     let client = |program: &str, identity: &str| {
         let mut command = Command::new(program);
         command
-            .args(["-h", "localhost", "-p", &port, "-q", "1", "--cafile", "certs/ca.pem"])
-            .args(["--cert", &format!("certs/{identity}.pem"), "--key", &format!("certs/{identity}-key.pem")])
+            .args([
+                "-h",
+                "localhost",
+                "-p",
+                &port,
+                "-q",
+                "1",
+                "--cafile",
+                "certs/ca.pem",
+            ])
+            .args([
+                "--cert",
+                &format!("certs/{identity}.pem"),
+                "--key",
+                &format!("certs/{identity}-key.pem"),
+            ])
             .current_dir(site.path(""));
         command
     };
     let mut reader = client("mosquitto_sub", "operator");
     let reader = reader
-        .args(["-t", "hydroficient/grandmarina/#", "-C", "1", "-W", "20", "-F", "%t", "-d"])
+        .args([
+            "-t",
+            "hydroficient/grandmarina/#",
+            "-C",
+            "1",
+            "-W",
+            "20",
+            "-F",
+            "%t",
+            "-d",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     // An operator's command reaches its device.
     let commands = "hydroficient/grandmarina/device-001/commands";
     let mut device = client("mosquitto_sub", "device-001");
-    let device = device.args(["-t", commands, "-C", "1", "-W", "20"]).stdout(Stdio::piped()).spawn().unwrap();
+    let device = device
+        .args(["-t", commands, "-C", "1", "-W", "20"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for("the command to arrive", || {
-        let sent = client("mosquitto_pub", "operator").args(["-t", commands, "-m", "open"]).status();
+        let sent = client("mosquitto_pub", "operator")
+            .args(["-t", commands, "-m", "open"])
+            .status();
         assert!(sent.unwrap().success());
         std::thread::park_timeout(std::time::Duration::from_millis(100));
-        Command::new("kill").args(["-0", &device.id().to_string()]).stderr(Stdio::null()).status().is_ok()
+        Command::new("kill")
+            .args(["-0", &device.id().to_string()])
+            .stderr(Stdio::null())
+            .status()
+            .is_ok()
             && device_is_done(&device)
     });
     assert_eq!(device.wait_with_output().unwrap().stdout, b"open\n");
@@ -95,9 +136,13 @@ fn stock_clients_work_with_our_certificates_and_only_on_their_topics() {
         .args(["-t", "#", "-W", "2", "-V", "5"])
         .output()
         .unwrap();
-    assert!(String::from_utf8_lossy(&insider.stderr).to_lowercase().contains("denied")
-        || String::from_utf8_lossy(&insider.stderr).contains("rejected")
-        || !insider.status.success());
+    assert!(
+        String::from_utf8_lossy(&insider.stderr)
+            .to_lowercase()
+            .contains("denied")
+            || String::from_utf8_lossy(&insider.stderr).contains("rejected")
+            || !insider.status.success()
+    );
     drop(running);
 }
 

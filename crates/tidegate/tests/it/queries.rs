@@ -18,7 +18,10 @@ fn readings_and_events_are_printed_in_every_format() {
     assert!(csv.starts_with("received,device,timestamp,sequence,status,protected,pressure_upstream"));
     let table = site.succeed(&["readings", "--last", "2"]);
     assert_eq!(table.matches("device-001").count(), 2);
-    assert_eq!(site.succeed(&["readings", "--device", "device-002", "--format", "json"]), "");
+    assert_eq!(
+        site.succeed(&["readings", "--device", "device-002", "--format", "json"]),
+        ""
+    );
     let events = site.succeed(&["events", "--reason", "acl_denied", "--format", "csv"]);
     assert!(events.lines().count() >= 2, "{events}");
     assert!(site.succeed(&["events"]).contains("acl_denied"));

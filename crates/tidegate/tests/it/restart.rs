@@ -6,8 +6,22 @@ use std::process::{Command, Stdio};
 fn client(site: &Site, program: &str, identity: &str) -> Command {
     let mut command = Command::new(program);
     command
-        .args(["-h", "localhost", "-p", &site.ports.mqtts.to_string(), "-q", "1", "--cafile", "certs/ca.pem"])
-        .args(["--cert", &format!("certs/{identity}.pem"), "--key", &format!("certs/{identity}-key.pem")])
+        .args([
+            "-h",
+            "localhost",
+            "-p",
+            &site.ports.mqtts.to_string(),
+            "-q",
+            "1",
+            "--cafile",
+            "certs/ca.pem",
+        ])
+        .args([
+            "--cert",
+            &format!("certs/{identity}.pem"),
+            "--key",
+            &format!("certs/{identity}-key.pem"),
+        ])
         .current_dir(site.path(""));
     command
 }
@@ -17,7 +31,11 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
     let site = Site::new("signed", "");
     let running = site.start(&["up"]);
     let key = site.key("device-001");
-    let own = [mtls("device-001"), vec!["--secret-file".into(), key.display().to_string()]].concat();
+    let own = [
+        mtls("device-001"),
+        vec!["--secret-file".into(), key.display().to_string()],
+    ]
+    .concat();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let topic = "hydroficient/grandmarina/device-001/sensors";
 
@@ -30,7 +48,11 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
     wait_for("the tap to see a message", || {
         sequence += 1;
         let first = sequence.to_string();
-        site.python_publish(site.ports.mqtts, 1, &[own.clone(), vec!["--first-sequence", &first]].concat());
+        site.python_publish(
+            site.ports.mqtts,
+            1,
+            &[own.clone(), vec!["--first-sequence", &first]].concat(),
+        );
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", tap.id())).unwrap_or_default();
         stat.is_empty() || stat.contains(") Z ")
     });
@@ -46,7 +68,9 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
         .status();
     assert!(replayed.unwrap().success());
     wait_for("the replay to be refused", || {
-        site.stored_events().iter().any(|event| event["reason"] == "replay" || event["reason"] == "stale")
+        site.stored_events()
+            .iter()
+            .any(|event| event["reason"] == "replay" || event["reason"] == "stale")
     });
     assert_eq!(running.interrupt(), 0);
     assert_eq!(site.stored_readings().len(), sequence);

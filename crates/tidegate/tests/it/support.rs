@@ -40,7 +40,15 @@ impl Site {
              compatible_events = true\nevents_port = {events}\n{extra}\n"
         );
         std::fs::write(folder.path().join("tidegate.toml"), config).unwrap();
-        Self { folder, ports: Ports { mqtt, mqtts, page, events } }
+        Self {
+            folder,
+            ports: Ports {
+                mqtt,
+                mqtts,
+                page,
+                events,
+            },
+        }
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -50,7 +58,11 @@ impl Site {
     /// A command of the binary in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.arg("--dir").arg(self.folder.path()).args(arguments).current_dir(self.folder.path());
+        command
+            .arg("--dir")
+            .arg(self.folder.path())
+            .args(arguments)
+            .current_dir(self.folder.path());
         command
     }
 
@@ -62,7 +74,11 @@ impl Site {
     /// Runs a command that must succeed, and gives its standard output.
     pub(crate) fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -78,23 +94,39 @@ impl Site {
         let mut child = self.command(&["gateway"]).stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut running = Running { child };
-        let mut lines = output.lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.starts_with("Subscribed")), "the gateway ended");
-        // Somebody must go on reading, or a later line would stop the gateway.
-        std::thread::spawn(move || lines.for_each(drop));
+        // A thread of its own reads on, or a later line would stop the gateway.
+        let (subscribed, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if line.starts_with("Subscribed") {
+                    let _ = subscribed.send(());
+                }
+            }
+        });
+        assert!(
+            heard.recv_timeout(PATIENCE).is_ok(),
+            "the gateway does not subscribe"
+        );
         self.wait_ready();
         assert!(running.is_alive());
         running
     }
 
     fn spawn(&self, arguments: &[&str]) -> Running {
-        let child = self.command(arguments).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
+        let child = self
+            .command(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
         Running { child }
     }
 
     pub(crate) fn wait_ready(&self) {
         let page = self.ports.page;
-        wait_for("the page to be ready", || http_get(page, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")));
+        wait_for("the page to be ready", || {
+            http_get(page, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
     }
 
     /// Writes the signing key of `device` to a file.
@@ -116,7 +148,10 @@ impl Site {
             .expect("mosquitto is installed by `make setup`");
         let mut running = Running { child };
         wait_for("mosquitto to listen", || {
-            assert!(running.child.try_wait().unwrap().is_none(), "mosquitto does not start from {config}");
+            assert!(
+                running.child.try_wait().unwrap().is_none(),
+                "mosquitto does not start from {config}"
+            );
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         running
@@ -135,7 +170,10 @@ impl Site {
     /// Publishes with paho-mqtt, and gives the reason code of each acknowledgement.
     pub(crate) fn python_publish(&self, port: u16, device: u32, options: &[&str]) -> Vec<u64> {
         let lines = json_lines(&succeed(self.python_publisher(port, device, options)));
-        lines.iter().map(|line| line["reason"].as_u64().unwrap()).collect()
+        lines
+            .iter()
+            .map(|line| line["reason"].as_u64().unwrap())
+            .collect()
     }
 
     /// A paho-mqtt publisher for one device.
@@ -169,7 +207,13 @@ impl Running {
     /// Ctrl-C, and the exit code.
     pub(crate) fn interrupt(mut self) -> i32 {
         let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .args(["-INT", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -208,14 +252,22 @@ pub(crate) fn python() -> Command {
 
 pub(crate) fn succeed(mut command: Command) -> String {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs `command` with `input` on standard input.
 pub(crate) fn feed(mut command: Command, input: &[u8]) -> Output {
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
@@ -225,7 +277,9 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Output {
 }
 
 pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 /// Polls until `condition` holds.
@@ -241,7 +295,11 @@ pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n").ok()?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n"
+    )
+    .ok()?;
     let mut answer = String::new();
     BufReader::new(stream).read_to_string(&mut answer).ok()?;
     Some(answer)
@@ -249,6 +307,8 @@ pub(crate) fn http_get(port: u16, path: &str) -> Option<String> {
 
 fn free_ports<const N: usize>() -> [u16; N] {
     // All are held at once, so that they differ.
-    let listeners: Vec<_> = (0..N).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
+    let listeners: Vec<_> = (0..N)
+        .map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap())
+        .collect();
     std::array::from_fn(|i| listeners[i].local_addr().unwrap().port())
 }
