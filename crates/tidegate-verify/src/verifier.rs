@@ -6,9 +6,10 @@ use crate::quota::Quotas;
 use crate::registry::{Device, Registry};
 use crate::stage::{Unverified, Verified};
 use crate::verdict::Refusal;
+use std::cell::RefCell;
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceIndex, KeyEpoch, ZoneId};
-use tidegate_envelope::json::{Document, Member};
+use tidegate_envelope::json::{Document, Member, Parser};
 use tidegate_envelope::json_v1;
 use tidegate_envelope::key::Tag;
 use tidegate_envelope::principal::{Principal, Role};
@@ -19,6 +20,18 @@ use tidegate_envelope::unsigned;
 
 /// Characters of a topic or a name from outside that a refusal repeats.
 const MAX_SHOWN: usize = 80;
+
+thread_local! {
+    /// Buffers that a connection's thread uses for one message after the other.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Memory that is used again for the next message; it grows to the largest one's size.
+#[derive(Default)]
+struct Scratch {
+    parser: Parser,
+    canonical: Vec<u8>,
+}
 
 /// Whether messages prove anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +129,19 @@ impl Verifier {
         }
         match self.protection {
             Protection::Unprotected => self.read_unsigned(&delivery, now),
-            Protection::Signed => self.verify_signed(&delivery, now),
+            Protection::Signed => {
+                SCRATCH.with_borrow_mut(|scratch| self.verify_signed(&delivery, now, scratch))
+            }
         }
         .map(Verified::attest)
     }
 
-    fn verify_signed(&self, delivery: &Delivery<'_>, now: Timestamp) -> Result<Message, Refusal> {
+    fn verify_signed(
+        &self,
+        delivery: &Delivery<'_>,
+        now: Timestamp,
+        Scratch { parser, canonical }: &mut Scratch,
+    ) -> Result<Message, Refusal> {
         let by_topic = self.registry.by_topic(delivery.topic);
         let sender = match delivery.principal {
             Principal::Certificate { id, .. } => self.registry.by_id(id),
@@ -151,7 +171,8 @@ impl Verifier {
         self.identity(delivery.principal, device)
             .map_err(|detail| refuse(Reason::IdentityMismatch, detail))?;
 
-        let document = Document::parse(delivery.payload)
+        let document = parser
+            .parse(delivery.payload)
             .map_err(|error| refuse(Reason::Malformed, error.to_string()))?;
         let reading = match json_v1::reading(&document) {
             Err(error) if error.reason() == Reason::Malformed => {
@@ -159,7 +180,8 @@ impl Verifier {
             }
             reading => reading,
         };
-        let (epoch, tag) = signature(&document, device).map_err(|(reason, detail)| refuse(reason, detail))?;
+        let (epoch, tag) =
+            signature(&document, device, canonical).map_err(|(reason, detail)| refuse(reason, detail))?;
         // Read from the document, since a message that fails its schema has no reading.
         let claimed = match document.members().find("device_id") {
             Some(Member::Text(claimed)) => Some(claimed),
@@ -270,7 +292,11 @@ fn shown(text: &str) -> String {
 }
 
 /// Checks 6 and 7: which of the device's keys signed this?
-fn signature(document: &Document<'_>, device: &Device) -> Result<(KeyEpoch, Tag), (Reason, String)> {
+fn signature(
+    document: &Document<'_>,
+    device: &Device,
+    canonical: &mut Vec<u8>,
+) -> Result<(KeyEpoch, Tag), (Reason, String)> {
     let named = json_v1::epoch(document).map_err(|error| (Reason::UnknownKey, error.to_string()))?;
     let mut keys = device.keys.as_slice();
     if let Some(named) = named {
@@ -291,13 +317,13 @@ fn signature(document: &Document<'_>, device: &Device) -> Result<(KeyEpoch, Tag)
     let Some(hmac) = document.hmac() else {
         return Err((Reason::MissingMac, "no member `hmac`".into()));
     };
-    let mut canonical = Vec::with_capacity(512);
-    document.canonical(&mut canonical);
+    canonical.clear();
+    document.canonical(canonical);
     // Newest first: during a rotation that is the one in use.
     let verified = keys
         .iter()
         .rev()
-        .find_map(|(epoch, key)| Some((*epoch, key.verified(&canonical, hmac)?)));
+        .find_map(|(epoch, key)| Some((*epoch, key.verified(canonical, hmac)?)));
     verified.ok_or_else(|| {
         (
             Reason::BadMac,

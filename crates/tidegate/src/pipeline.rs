@@ -13,8 +13,9 @@
 //!                                     journal: live to the hub, and to the gate thread to be kept
 //! ```
 //!
-//! Every channel is bounded. A full gate or released channel slows the senders down (MQTT's own
-//! flow control carries that to the devices); only rows about refused messages are left out of the
+//! Every channel is bounded. A full released channel slows commits down; a full gate channel refuses
+//! messages as not durable, which MQTT's flow control makes rare: a client has at most 256 of them
+//! on their way. Only rows about refused messages are left out of the
 //! database when there are too many, and counted, so that an attacker cannot slow anybody.
 
 mod describe;
@@ -45,8 +46,9 @@ pub(crate) use describe::origin_denied;
 use gate::Candidate;
 pub(crate) use journal::Journal;
 
-/// Verified messages that wait for the replay guard; beyond it, connections wait.
-const GATE_QUEUE: usize = 4_096;
+/// Verified messages that wait for the replay guard, some tenths of a second's worth; beyond it,
+/// messages are not accepted, and their senders told to send again.
+const GATE_QUEUE: usize = 16_384;
 /// Durable messages that wait for detection; beyond it, commits wait.
 const RELEASED_QUEUE: usize = 4_096;
 
@@ -178,16 +180,14 @@ impl Pipeline {
             }
         };
         let (answer, fate) = oneshot::channel();
-        if self
-            .gate
-            .send(Candidate::Message {
-                message,
-                origin,
-                answer,
-            })
-            .await
-            .is_err()
-        {
+        // Nothing above waits, and neither does this: the calls of one connection overlap, and any
+        // wait before the channel could let a later message of a device overtake an earlier one.
+        let candidate = Candidate::Message {
+            message,
+            origin,
+            answer,
+        };
+        if self.gate.try_send(candidate).is_err() {
             return Disposition::Unavailable;
         }
         fate.await.unwrap_or(Disposition::Unavailable)

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tidegate_envelope::reading::Channels;
+use tidegate_store::event::Outcome;
 
 /// How much load.
 #[derive(Debug, Clone, Copy)]
@@ -97,13 +98,19 @@ async fn tidegate(rig: &Rig, options: Options) -> Result<(f64, f64)> {
     publish(rig, options).await?;
     let elapsed_s = start.elapsed().as_secs_f64();
     let processor = part.processor_s()? - before;
-    let stored = rig.stored_readings()?;
+    let totals = rig.totals()?;
     drop(part);
     rig.forget_data()?;
+    let stored = totals.of(Outcome::Accepted);
     if stored < options.messages {
+        let found: Vec<_> = totals
+            .iter()
+            .map(|(_, reason, count)| format!("{reason:?} {count}"))
+            .collect();
         bail!(
-            "{} messages were acknowledged, but {stored} are stored",
-            options.messages
+            "{} messages were acknowledged, but {stored} are stored: {}",
+            options.messages,
+            found.join(", ")
         );
     }
     Ok((

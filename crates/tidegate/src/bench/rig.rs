@@ -12,8 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tidegate_envelope::id::MessageDeviceId;
 use tidegate_pki::tls::{ClientTls, client_config};
-use tidegate_store::event::Outcome;
 use tidegate_store::reader::Reader;
+use tidegate_store::totals::Totals;
 
 /// How long a part may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
@@ -123,10 +123,9 @@ impl Rig {
         Ok(())
     }
 
-    /// How many readings the database holds.
-    pub(super) fn stored_readings(&self) -> Result<u64> {
-        let reader = Reader::open(&self.config.files.database())?;
-        Ok(reader.totals()?.of(Outcome::Accepted))
+    /// What became of all messages, as far as it is in the database.
+    pub(super) fn totals(&self) -> Result<Totals> {
+        Ok(Reader::open(&self.config.files.database())?.totals()?)
     }
 
     /// Removes the database, so that the next round starts from nothing.

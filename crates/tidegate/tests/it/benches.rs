@@ -25,7 +25,7 @@ fn latency_and_rate_run_a_short_round_without_loss() {
         "--rounds",
         "1",
         "--messages",
-        "500",
+        "20000",
         "--devices",
         "5",
         "--json",
