@@ -1,4 +1,4 @@
-//! The command line: one subcommand per file in [`commands`](crate::commands).
+//! The command line: one subcommand per file in [`commands`].
 
 use crate::commands;
 use crate::level::Level;

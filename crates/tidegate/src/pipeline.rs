@@ -213,6 +213,7 @@ impl Gate for Pipeline {
     }
 
     fn observe(&self, event: SecurityEvent) {
-        self.journal.publish(describe::security(&event, clock::now()));
+        self.journal
+            .publish(describe::security(&self.registry, &event, clock::now()));
     }
 }

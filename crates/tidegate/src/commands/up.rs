@@ -9,6 +9,7 @@ use crate::{setup, training};
 use anyhow::{Context, Result};
 use clap::Args;
 use owo_colors::OwoColorize;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidegate_broker::Broker;
@@ -49,18 +50,18 @@ impl Up {
         if config.level.has_tls() {
             setup::refuse_expired(&config, &[setup::SERVER])?;
         }
-        runtime::tokio_runtime()?.block_on(self.serve(&config, &made))?;
+        runtime::tokio_runtime()?.block_on(self.serve(&config, &made, &place.dir))?;
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn serve(self, config: &Config, made: &[String]) -> Result<()> {
+    async fn serve(self, config: &Config, made: &[String], dir: &Path) -> Result<()> {
         let runtime = Runtime::start(config, self.demo).await?;
         let broker = Broker::bind(
             broker_config(config, &runtime.registry)?,
             Arc::new(runtime.pipeline.clone()),
         )
         .with_context(|| in_use(config))?;
-        greet(config, &runtime, made, self.demo);
+        greet(config, &runtime, made, self.demo, dir);
         let open = runtime.open();
 
         let stop = CancellationToken::new();
@@ -105,7 +106,7 @@ fn in_use(config: &Config) -> String {
     )
 }
 
-fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool) {
+fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool, dir: &Path) {
     let level = config.level;
     anstream::println!("{} at level {}", "Tidegate".bold(), level.bold());
     if !made.is_empty() {
@@ -140,8 +141,13 @@ fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool) {
         anstream::println!("\n{} {note}", "warning:".yellow().bold());
     }
     anstream::println!("\nTry next:");
-    for hint in hints(level, demo) {
-        anstream::println!("  {hint}");
+    let program = if dir == Path::new(".") {
+        "tidegate".to_owned()
+    } else {
+        format!("tidegate -C {}", dir.display())
+    };
+    for (command, what) in hints(level, demo) {
+        anstream::println!("  {:<44} {what}", format!("{program} {command}"));
     }
     anstream::println!("  Ctrl-C to stop\n");
 }
@@ -162,15 +168,17 @@ fn layers(level: Level) -> [(&'static str, bool); 5] {
     ]
 }
 
-fn hints(level: Level, demo: bool) -> Vec<&'static str> {
-    let mut hints = vec!["tidegate events        what was stopped or flagged, and why"];
-    if demo && level.has_signatures() {
-        hints.push("tidegate up --demo --level plain    the same attacks, without protection");
+fn hints(level: Level, demo: bool) -> [(&'static str, &'static str); 3] {
+    let second = if demo && level.has_signatures() {
+        ("up --demo --level plain", "the same attacks, without protection")
     } else if demo {
-        hints.push("tidegate up --demo     every layer on: the same attacks are stopped");
+        ("up --demo", "every layer on: the same attacks are stopped")
     } else {
-        hints.push("tidegate sensor --device device-001    publish from a simulated sensor");
-    }
-    hints.push("tidegate check         is everything in order?");
-    hints
+        ("sensor --device device-001", "publish from a simulated sensor")
+    };
+    [
+        ("events", "what was stopped or flagged, and why"),
+        second,
+        ("check", "is everything in order?"),
+    ]
 }

@@ -33,7 +33,7 @@ pub(crate) struct Verify {
     /// File whose bytes are the key
     #[arg(long, value_name = "FILE")]
     secret_file: PathBuf,
-    /// Read one {"payload": "<base64>"} a line from standard input, and answer each with one line
+    /// Read one `{"payload": BASE64}` a line from standard input, and answer each with one line
     #[arg(long, conflicts_with = "payload")]
     json_lines: bool,
 }

@@ -138,11 +138,12 @@ pub(super) fn storage_unavailable(
 }
 
 /// What the broker saw of a connection.
-pub(super) fn security(observed: &SecurityEvent, now: Timestamp) -> Event {
+pub(super) fn security(registry: &Registry, observed: &SecurityEvent, now: Timestamp) -> Event {
     let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(observed.reason);
     if let Some(Principal::Certificate { id, .. }) = &observed.principal {
         event.device = Some(id.clone());
+        place(&mut event, registry, registry.by_id(id));
     }
     event.topic = observed
         .topic
