@@ -71,6 +71,11 @@ test-e2e: web/dist/index.html ## The page in a real browser, against the real bi
 	cargo build --locked --bin tidegate
 	cd web && TIDEGATE_BIN=$(abspath target/debug/tidegate) npm run e2e
 
+.PHONY: protocol
+protocol: ## Write the TypeScript types of the page's stream
+	cargo run -q --locked -p tidegate-serve --example protocol > target/protocol.ts
+	mv target/protocol.ts web/src/lib/protocol.ts
+
 .PHONY: bench
 bench: build setup-apt ## Measure; compares with Mosquitto and Python in the same run
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench verify

@@ -1,7 +1,7 @@
 //! What the page receives: the messages of its stream and the answers of its API, version 1.
 //!
 //! The TypeScript side, `web/src/lib/protocol.ts`, is written from these types
-//! (`cargo test -p tidegate-serve writes_protocol -- --ignored`), and a test fails when it is stale.
+//! (`make protocol`), and a test fails when it is stale.
 //!
 //! Over `/api/v1/stream` the server sends one [`Hello`] that holds the whole state, and after it
 //! a [`Frame`] every 100 ms. Counters in frames are absolute, so applying a frame twice is
@@ -326,7 +326,7 @@ pub fn typescript() -> String {
     let config = Config::new().with_large_int("number");
     let mut text = String::from(
         "// Written by tidegate-serve from src/protocol.rs; do not edit.\n\
-         // To write it anew: cargo test -p tidegate-serve writes_protocol -- --ignored\n",
+         // To write it anew: make protocol\n",
     );
     declare::<ServerMessage>(&mut text, &config);
     declare::<Hello>(&mut text, &config);
@@ -369,17 +369,6 @@ mod tests {
     #[test]
     fn committed_typescript_is_what_the_types_say() {
         let committed = std::fs::read_to_string(FILE).unwrap();
-        assert_eq!(
-            committed,
-            typescript(),
-            "stale: cargo test -p tidegate-serve writes_protocol -- --ignored"
-        );
-    }
-
-    #[test]
-    #[ignore = "a command: writes web/src/lib/protocol.ts"]
-    fn writes_protocol() {
-        std::fs::create_dir_all(std::path::Path::new(FILE).parent().unwrap()).unwrap();
-        std::fs::write(FILE, typescript()).unwrap();
+        assert_eq!(committed, typescript(), "stale: run `make protocol`");
     }
 }

@@ -1,5 +1,5 @@
 // Written by tidegate-serve from src/protocol.rs; do not edit.
-// To write it anew: cargo test -p tidegate-serve writes_protocol -- --ignored
+// To write it anew: make protocol
 
 /** One text frame of the page's stream. */
 export type ServerMessage = { "type": "hello" } & Hello | { "type": "frame" } & Frame;

@@ -258,38 +258,6 @@ async fn slow_page_gets_the_newest_state_and_no_queue() {
 }
 
 #[tokio::test]
-#[ignore = "a measurement: run with --nocapture, best in release"]
-async fn measures_publishing_and_the_way_to_the_socket() {
-    const COUNT: usize = 20_000;
-    let server = start().await;
-    let event = Arc::new(accepted());
-    let begin = Instant::now();
-    for _ in 0..COUNT {
-        server.hub.publish(Arc::clone(&event));
-    }
-    println!(
-        "publish without listeners: {:?} each",
-        begin.elapsed() / COUNT as u32
-    );
-
-    let mut client = Client::connect(server.compatible, "/", &[]).await.unwrap();
-    client.text().await;
-    let mut times = Vec::new();
-    while times.len() < COUNT {
-        let begin = Instant::now();
-        server.hub.publish(Arc::clone(&event));
-        while !client.text().await.unwrap().contains("valid_message") {}
-        times.push(begin.elapsed());
-    }
-    times.sort();
-    println!(
-        "publish to client: p50 {:?}, p99 {:?}",
-        times[COUNT / 2],
-        times[COUNT * 99 / 100]
-    );
-}
-
-#[tokio::test]
 async fn server_says_goodbye_and_ends() {
     let mut server = start().await;
     let mut page = Client::connect(server.page, "/api/v1/stream", &[]).await.unwrap();

@@ -14,13 +14,8 @@ const DEVICES: u32 = 3;
 const DATABASE: &str = "TIDEGATE_CRASH_DATABASE";
 
 /// Commits for ever and says so: each line is a sequence that all devices have reached.
-#[test]
-#[ignore = "runs in the process that the next test kills"]
-fn child() {
-    let Some(path) = std::env::var_os(DATABASE) else {
-        return;
-    };
-    let mut store = open(Path::new(&path), DEVICES);
+fn commit_for_ever(path: &Path) {
+    let mut store = open(path, DEVICES);
     let first = store
         .load()
         .unwrap()
@@ -40,11 +35,19 @@ fn child() {
 
 #[test]
 fn killed_writer_leaves_every_acknowledged_reading_and_its_state() {
+    // This test starts itself as the process that it kills.
+    if let Some(path) = std::env::var_os(DATABASE) {
+        return commit_for_ever(Path::new(&path));
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.db");
     for acknowledgements in [1, 2, 37, 5, 120] {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::child", "--ignored", "--nocapture"])
+            .args([
+                "--exact",
+                "crash::killed_writer_leaves_every_acknowledged_reading_and_its_state",
+                "--nocapture",
+            ])
             .env(DATABASE, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
