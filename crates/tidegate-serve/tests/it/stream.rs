@@ -3,7 +3,6 @@
 use crate::support::{Client, accepted, blocked, flagged, start, start_with};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Instant;
 use tidegate_envelope::reason::Reason;
 
 fn ids(message: &Value) -> Vec<i64> {
