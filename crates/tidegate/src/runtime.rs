@@ -196,7 +196,7 @@ fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
     let path = config.files.model();
     let model = Model::load(&path).with_context(|| {
         format!(
-            "cannot load the model {}; `tidegate detect train` makes a new one",
+            "cannot load the model {}; `tidegate detect train --from simulator` makes a new one",
             path.display()
         )
     })?;

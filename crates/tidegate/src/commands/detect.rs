@@ -69,7 +69,7 @@ impl Detect {
                 let path = config.files.model();
                 let model = Model::load(&path).with_context(|| {
                     format!(
-                        "cannot load {}; `tidegate detect train` makes one",
+                        "cannot load {}; `tidegate detect train --from simulator` makes one",
                         path.display()
                     )
                 })?;
