@@ -220,7 +220,10 @@ fn model(config: &Config, findings: &mut Findings) {
         Err(_) if !path.exists() => {
             findings.note("model", &format!("{} is made by the first run", path.display()));
         }
-        Err(error) => findings.wrong("model", &format!("{error}; run `tidegate detect train --from simulator`")),
+        Err(error) => findings.wrong(
+            "model",
+            &format!("{error}; run `tidegate detect train --from simulator`"),
+        ),
     }
 }
 

@@ -61,27 +61,9 @@ fn hostile_payloads() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 fn publish(site: &Site, topic: &str, payload: &[u8]) -> bool {
-    let mut child = Command::new("mosquitto_pub")
-        .args([
-            "-h",
-            "localhost",
-            "-p",
-            &site.ports.mqtts.to_string(),
-            "-q",
-            "1",
-            "-t",
-            topic,
-            "-s",
-        ])
-        .args([
-            "--cafile",
-            "certs/ca.pem",
-            "--cert",
-            "certs/device-001.pem",
-            "--key",
-            "certs/device-001-key.pem",
-        ])
-        .current_dir(site.path(""))
+    let mut child = site
+        .stock_client("mosquitto_pub", "device-001")
+        .args(["-t", topic, "-s"])
         .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

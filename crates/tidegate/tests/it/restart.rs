@@ -1,30 +1,7 @@
 //! Nothing accepted twice and nothing lost, across kill -9 and Ctrl-C.
 
-use crate::support::{Site, mtls, wait_for};
-use std::process::{Command, Stdio};
-
-fn client(site: &Site, program: &str, identity: &str) -> Command {
-    let mut command = Command::new(program);
-    command
-        .args([
-            "-h",
-            "localhost",
-            "-p",
-            &site.ports.mqtts.to_string(),
-            "-q",
-            "1",
-            "--cafile",
-            "certs/ca.pem",
-        ])
-        .args([
-            "--cert",
-            &format!("certs/{identity}.pem"),
-            "--key",
-            &format!("certs/{identity}-key.pem"),
-        ])
-        .current_dir(site.path(""));
-    command
-}
+use crate::support::{Site, has_ended, mtls, wait_for};
+use std::process::Stdio;
 
 #[test]
 fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there() {
@@ -39,7 +16,8 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     let topic = "hydroficient/grandmarina/device-001/sensors";
 
-    let tap = client(&site, "mosquitto_sub", "operator")
+    let tap = site
+        .stock_client("mosquitto_sub", "operator")
         .args(["-t", topic, "-C", "1", "-N", "-W", "20"])
         .stdout(Stdio::piped())
         .spawn()
@@ -53,8 +31,7 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
             1,
             &[own.clone(), vec!["--first-sequence", &first]].concat(),
         );
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", tap.id())).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
+        has_ended(&tap)
     });
     let captured = tap.wait_with_output().unwrap().stdout;
     assert!(!captured.is_empty());
@@ -63,7 +40,8 @@ fn message_captured_before_kill_9_is_refused_after_it_and_all_readings_are_there
     running.kill();
 
     let running = site.start(&["up"]);
-    let replayed = client(&site, "mosquitto_pub", "device-001")
+    let replayed = site
+        .stock_client("mosquitto_pub", "device-001")
         .args(["-t", topic, "-f", file.to_str().unwrap(), "-i", "thief"])
         .status();
     assert!(replayed.unwrap().success());

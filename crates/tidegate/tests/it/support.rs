@@ -157,6 +157,22 @@ impl Site {
         running
     }
 
+    /// A stock MQTT client over mTLS with a certificate from here, at QoS 1.
+    pub(crate) fn stock_client(&self, program: &str, identity: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(["-h", "localhost", "-p", &self.ports.mqtts.to_string(), "-q", "1"])
+            .args([
+                "--cafile",
+                "certs/ca.pem",
+                "--cert",
+                &format!("certs/{identity}.pem"),
+            ])
+            .args(["--key", &format!("certs/{identity}-key.pem")])
+            .current_dir(self.folder.path());
+        command
+    }
+
     /// What `tidegate events` has in store, as JSON lines.
     pub(crate) fn stored_events(&self) -> Vec<serde_json::Value> {
         json_lines(&self.succeed(&["events", "--format", "json", "--last", "1000"]))
@@ -274,6 +290,12 @@ pub(crate) fn feed(mut command: Command, input: &[u8]) -> Output {
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
     output
+}
+
+/// Whether a child has ended and only waits to be asked (Linux: `/proc/<pid>/stat`).
+pub(crate) fn has_ended(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 pub(crate) fn json_lines(text: &str) -> Vec<serde_json::Value> {
