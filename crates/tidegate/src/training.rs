@@ -1,11 +1,13 @@
 //! The first model: trained on what the simulated building normally does.
 
+use crate::cli::Place;
 use crate::clock;
 use crate::config::Config;
 use crate::demo::{READING_EVERY, SEED};
 use crate::devices::DevicesFile;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tidegate_detect::model::Model;
 use tidegate_detect::train::{TrainOptions, TrainingData, train};
@@ -20,11 +22,32 @@ const MOST_DEVICES: usize = 12;
 /// The simulated day that is learnt from: 2026-01-01.
 const DAY: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
-/// Trains and saves a model if there is none yet; says whether it did.
-pub(crate) fn first_model(config: &Config) -> Result<bool> {
+/// Has a first model trained if there is none yet; says whether it had.
+///
+/// In a process of its own: the memory that training needs goes back to the system with it,
+/// instead of staying with a gateway that runs for months.
+pub(crate) fn first_model(place: &Place, config: &Config) -> Result<bool> {
     if config.files.model().exists() {
         return Ok(false);
     }
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let trained = Command::new(program)
+        .arg("--dir")
+        .arg(&place.dir)
+        .arg("--config")
+        .arg(place.config_path())
+        .args(["detect", "train", "--from", "simulator"])
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start the training")?;
+    if !trained.success() {
+        bail!("cannot train a first model: {trained}");
+    }
+    Ok(true)
+}
+
+/// One simulated day of the registered devices.
+pub(crate) fn from_simulator(config: &Config) -> Result<TrainingData> {
     let devices = DevicesFile::load(&config.files.registry)?;
     let mut data = TrainingData::new("one simulated day of the demo building");
     for device in devices.devices.iter().take(MOST_DEVICES) {
@@ -36,8 +59,7 @@ pub(crate) fn first_model(config: &Config) -> Result<bool> {
         });
         data.add(id, readings.collect());
     }
-    save(config, &data)?;
-    Ok(true)
+    Ok(data)
 }
 
 /// Trains on `data` with a progress bar, and saves the model.

@@ -52,14 +52,7 @@ impl Detect {
         match self.action {
             Action::Train { from } => {
                 let model = match from.as_str() {
-                    "simulator" => {
-                        let path = config.files.model();
-                        if path.exists() {
-                            std::fs::rename(&path, path.with_extension("tgm.old"))?;
-                        }
-                        training::first_model(&config)?;
-                        Model::load(&path)?
-                    }
+                    "simulator" => training::save(&config, &training::from_simulator(&config)?)?,
                     "store" => training::save(&config, &from_store(&config)?)?,
                     file => training::save(&config, &from_csv(&PathBuf::from(file))?)?,
                 };

@@ -60,7 +60,7 @@ impl Gateway {
             anstream::println!("made {line}");
         }
         if config.level.has_detection() {
-            training::first_model(&config)?;
+            training::first_model(place, &config)?;
         }
         runtime::tokio_runtime()?.block_on(self.serve(&config))?;
         Ok(ExitCode::SUCCESS)

@@ -44,7 +44,7 @@ impl Up {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
         let (mut config, mut made) = setup::prepare(place, self.devices)?;
         config.level = self.level.level.unwrap_or(config.level);
-        if config.level.has_detection() && training::first_model(&config)? {
+        if config.level.has_detection() && training::first_model(place, &config)? {
             made.push(format!("model          {}", config.files.model().display()));
         }
         if config.level.has_tls() {
