@@ -42,7 +42,7 @@ impl Broker {
         let registry = DevicesFile::load(&config.files.registry)?.registry(&config)?;
         runtime::tokio_runtime()?.block_on(async {
             let broker = MqttBroker::bind(broker_config(&config, &registry)?, Arc::new(PassThrough))
-                .with_context(|| format!("cannot listen for MQTT on {}", config.mqtt_listener()))?;
+                .with_context(|| cannot_listen(&config))?;
             anstream::println!(
                 "Broker at level {} on {}; Ctrl-C to stop",
                 config.level,
@@ -69,6 +69,19 @@ impl Gate for PassThrough {
     fn observe(&self, event: SecurityEvent) {
         tracing::warn!(reason = %event.reason, peer = %event.peer, detail = event.detail, "refused");
     }
+}
+
+/// What to do when the MQTT port cannot be had.
+pub(super) fn cannot_listen(config: &Config) -> String {
+    let key = if config.level.has_tls() {
+        "listen.mqtts_port"
+    } else {
+        "listen.mqtt_port"
+    };
+    let address = config.mqtt_listener();
+    format!(
+        "cannot listen for MQTT on {address} (is another broker running? {key} in tidegate.toml changes the port)"
+    )
 }
 
 /// The broker of a configuration: one listener, at its level.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tidegate_broker::Broker;
 use tokio_util::sync::CancellationToken;
 
-use super::broker::broker_config;
+use super::broker::{broker_config, cannot_listen};
 
 /// Run everything on this machine
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ impl Up {
             broker_config(config, &runtime.registry)?,
             Arc::new(runtime.pipeline.clone()),
         )
-        .with_context(|| in_use(config))?;
+        .with_context(|| cannot_listen(config))?;
         greet(config, &runtime, made, self.demo, dir);
         let open = runtime.open();
 
@@ -92,18 +92,6 @@ impl Up {
         anstream::eprintln!("Stopped. Nothing that was acknowledged is lost.");
         Ok(())
     }
-}
-
-fn in_use(config: &Config) -> String {
-    let key = if config.level.has_tls() {
-        "listen.mqtts_port"
-    } else {
-        "listen.mqtt_port"
-    };
-    let address = config.mqtt_listener();
-    format!(
-        "cannot listen for MQTT on {address} (is another broker running? {key} in tidegate.toml changes the port)"
-    )
 }
 
 fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool, dir: &Path) {
