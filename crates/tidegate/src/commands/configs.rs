@@ -2,6 +2,7 @@
 
 use crate::cli::Place;
 use crate::config::Config;
+use crate::devices::{DeviceEntry, DevicesFile};
 use crate::level::Level;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -31,9 +32,15 @@ impl Configs {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
         let Action::Write = self.action;
         let config = place.load()?;
+        let registry = &config.files.registry;
+        let devices = if registry.exists() {
+            DevicesFile::load(registry)?.devices
+        } else {
+            Vec::new()
+        };
         let folder = &config.files.configs;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        for (name, text) in files(&config, &place.dir) {
+        for (name, text) in files(&config, &place.dir, &devices) {
             let path = folder.join(name);
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
             anstream::println!("{}", path.display());
@@ -57,12 +64,12 @@ pub(crate) fn file_name(level: Level) -> &'static str {
 /// The access control list's file name.
 const ACL_FILE: &str = "mosquitto.acl";
 
-fn files(config: &Config, home: &Path) -> Vec<(&'static str, String)> {
+fn files(config: &Config, home: &Path, devices: &[DeviceEntry]) -> Vec<(&'static str, String)> {
     let mut files: Vec<_> = Level::ALL
         .into_iter()
         .map(|level| (file_name(level), configuration(config, home, level)))
         .collect();
-    files.push((ACL_FILE, access_control_list(config)));
+    files.push((ACL_FILE, access_control_list(config, devices)));
     files
 }
 
@@ -104,20 +111,34 @@ fn configuration(config: &Config, home: &Path, level: Level) -> String {
     text
 }
 
-fn access_control_list(config: &Config) -> String {
+fn access_control_list(config: &Config, devices: &[DeviceEntry]) -> String {
     let prefix = config
         .telemetry_topic
         .split("{device}")
         .next()
         .unwrap_or_default();
-    let commands = format!("{prefix}%u/commands");
-    let telemetry = config.telemetry_topic.replace("{device}", "%u");
+    let rules = |segment: &str, write: &str, read: &str| {
+        let telemetry = config.telemetry_topic.replace("{device}", segment);
+        format!("{write} {telemetry}\n{read} {prefix}{segment}/commands\n")
+    };
+    // `%u` ties a topic to the identity of the same name. Where the registry ties them otherwise,
+    // each device needs lines of its own, and the pattern would let one speak for another.
+    let devices = if devices.iter().all(|device| device.topic == device.id) {
+        rules("%u", "pattern write", "pattern read")
+    } else {
+        let own = |device: &DeviceEntry| {
+            format!(
+                "user {}\n{}\n",
+                device.id,
+                rules(&device.topic, "topic write", "topic read")
+            )
+        };
+        devices.iter().map(own).collect()
+    };
     format!(
         "# Who may use which topic. Written by `tidegate configs write`.\n\
          # A device writes its own readings and reads its own commands; only the gateway reads everything.\n\
-         pattern write {telemetry}\n\
-         pattern read {commands}\n\
-         \n\
+         {devices}\n\
          user gateway\n\
          topic read {prefix}#\n\
          \n\
@@ -125,4 +146,29 @@ fn access_control_list(config: &Config) -> String {
          topic read {prefix}#\n\
          topic write {prefix}+/commands\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_whose_topic_differs_from_its_id_gets_lines_of_its_own_instead_of_the_pattern() {
+        let config = Config::load(Path::new("no such file")).unwrap();
+        let mut devices = vec![
+            DeviceEntry::new("device-001", "kitchen"),
+            DeviceEntry::new("device-002", "kitchen"),
+        ];
+        let list = access_control_list(&config, &devices);
+        assert!(
+            list.contains("pattern write hydroficient/grandmarina/%u/sensors\n"),
+            "{list}"
+        );
+        devices[0].topic = "boiler".into();
+        let list = access_control_list(&config, &devices);
+        assert!(!list.contains("%u"), "{list}");
+        let own = "user device-001\ntopic write hydroficient/grandmarina/boiler/sensors\n\
+                   topic read hydroficient/grandmarina/boiler/commands\n";
+        assert!(list.contains(own), "{list}");
+    }
 }
