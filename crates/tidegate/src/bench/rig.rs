@@ -109,7 +109,7 @@ impl Rig {
                 "--key",
                 "certs/gateway-key.pem",
             ])
-            .args(["-C", &messages.to_string()])
+            .args(["-C", &messages.to_string(), "-W", "300"])
             .current_dir(&self.folder)
             .stdout(Stdio::null())
             .spawn()
