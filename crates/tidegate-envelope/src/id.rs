@@ -1,7 +1,13 @@
 //! Names and counters of devices, each its own type so that one cannot stand in for another.
 
-use compact_str::CompactString;
+#[cfg(not(feature = "alloc"))]
+mod inline;
+
+#[cfg(feature = "alloc")]
+use compact_str::CompactString as Name;
 use core::fmt;
+#[cfg(not(feature = "alloc"))]
+use inline::Name;
 
 /// Longest accepted name of a device, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -13,28 +19,28 @@ pub const MAX_NAME_BYTES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` is not a device name: 1 to {MAX_NAME_BYTES} characters of A-Z a-z 0-9 . _ - are allowed")]
 pub struct NameError {
-    name: CompactString,
+    name: Name,
 }
 
-fn checked(name: &str) -> Result<CompactString, NameError> {
+fn checked(name: &str) -> Result<Name, NameError> {
     let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
     let dots_only = name.bytes().all(|b| b == b'.');
     if name.is_empty() || dots_only || name.len() > MAX_NAME_BYTES || !name.bytes().all(legal) {
-        let shown: CompactString = name
+        let shown: Name = name
             .chars()
             .take(MAX_NAME_BYTES)
             .flat_map(char::escape_default)
             .collect();
         return Err(NameError { name: shown });
     }
-    Ok(CompactString::new(name))
+    Ok(Name::new(name))
 }
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(CompactString);
+        pub struct $name(Name);
 
         impl $name {
             /// Checks a name; see [`NameError`] for what is refused.
@@ -130,14 +136,39 @@ impl fmt::Display for KeyEpoch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::SliceSink;
+    use core::fmt::Write;
 
     #[test]
     fn names_with_topic_or_markup_characters_are_refused() {
         for bad in ["", "a/b", "#", "+", "$SYS", "<img>", "a b", "é", "..", "a\n"] {
             assert!(DeviceId::new(bad).is_err(), "{bad:?}");
         }
-        assert!(DeviceId::new(&"a".repeat(MAX_NAME_BYTES + 1)).is_err());
+        let longest = [b'a'; MAX_NAME_BYTES + 1];
+        let longest = core::str::from_utf8(&longest).unwrap();
+        assert!(DeviceId::new(longest).is_err());
+        assert_eq!(DeviceId::new(&longest[1..]).unwrap().as_str(), &longest[1..]);
         assert_eq!(DeviceId::new("device-001").unwrap().as_str(), "device-001");
+    }
+
+    #[test]
+    fn names_compare_as_their_texts() {
+        let name = |text| DeviceId::new(text).unwrap();
+        assert!(name("a") < name("a-") && name("a-") < name("b") && name("B") < name("a"));
+        assert_eq!(name("a"), name("a"));
+    }
+
+    #[test]
+    fn refused_name_is_shown_without_control_characters() {
+        let shown = |name: &str, expected: &str| {
+            let mut buffer = [0; 256];
+            let mut sink = SliceSink::new(&mut buffer);
+            write!(sink, "{}", DeviceId::new(name).unwrap_err()).unwrap();
+            let text = core::str::from_utf8(sink.written()).unwrap();
+            assert!(text.starts_with(expected), "{text}");
+        };
+        shown("a\n", "`a\\n` is not a device name: 1 to 64 characters");
+        shown("\u{1f600}", "`\\u{1f600}` is not");
     }
 
     #[test]

@@ -128,24 +128,7 @@ impl Tag {
     /// Reads 64 lower-case hex digits, the only spelling of a MAC.
     #[must_use]
     pub fn from_hex(hex: &str) -> Option<Self> {
-        const UNFIT: u8 = 0xff;
-        const NIBBLES: [u8; 256] = {
-            let mut nibbles = [UNFIT; 256];
-            let mut nibble = 0;
-            while nibble < 16 {
-                nibbles[b"0123456789abcdef"[nibble as usize] as usize] = nibble;
-                nibble += 1;
-            }
-            nibbles
-        };
-        let pairs: &[[u8; 2]; KEY_BYTES] = hex.as_bytes().as_chunks().0.try_into().ok()?;
-        let mut seen = 0;
-        let tag = pairs.map(|[high, low]| {
-            let (high, low) = (NIBBLES[usize::from(high)], NIBBLES[usize::from(low)]);
-            seen |= high | low;
-            high << 4 | low
-        });
-        (hex.len() == KEY_BYTES * 2 && seen != UNFIT).then_some(Self(tag))
+        from_lower_hex(hex).map(Self)
     }
 
     fn words(&self) -> [u64; KEY_BYTES / 8] {
@@ -176,6 +159,28 @@ impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Reads exactly `2 * N` lower-case hex digits.
+pub(crate) fn from_lower_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    const UNFIT: u8 = 0xff;
+    const NIBBLES: [u8; 256] = {
+        let mut nibbles = [UNFIT; 256];
+        let mut nibble = 0;
+        while nibble < 16 {
+            nibbles[b"0123456789abcdef"[nibble as usize] as usize] = nibble;
+            nibble += 1;
+        }
+        nibbles
+    };
+    let pairs: &[[u8; 2]; N] = hex.as_bytes().as_chunks().0.try_into().ok()?;
+    let mut seen = 0;
+    let bytes = pairs.map(|[high, low]| {
+        let (high, low) = (NIBBLES[usize::from(high)], NIBBLES[usize::from(low)]);
+        seen |= high | low;
+        high << 4 | low
+    });
+    (hex.len() == N * 2 && seen != UNFIT).then_some(bytes)
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ reasons! {
     ConnectionLimit "connection_limit" Limits "Too many connections";
     MqttMalformed "mqtt_malformed" Limits "The bytes are not MQTT";
     CrlRejected "crl_rejected" Identity "A new revocation list was refused, and the old one kept";
+    RegistryRejected "registry_rejected" Identity "A changed device registry was refused, and the old one kept";
     OriginDenied "origin_denied" Dashboard "A page of another origin asked for data";
 
     Anomaly "anomaly" Detection "The reading does not fit the device's normal behaviour";

@@ -1,7 +1,8 @@
 //! The strict parser: one pass, no recursion beyond [`MAX_DEPTH`].
 
+use super::document::{Buffers, Document};
 use super::tape::{Entry, Form, Kind, Name, Range, Span, Tape};
-use super::{Buffers, Document, MAX_DEPTH, MAX_PAYLOAD_BYTES, number};
+use super::{MAX_DEPTH, MAX_PAYLOAD_BYTES, number};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 
