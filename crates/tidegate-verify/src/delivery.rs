@@ -15,6 +15,11 @@ pub struct Delivery<'a> {
     pub principal: &'a Principal,
     /// The connection it came through.
     pub session: SessionId,
+    /// Whether that connection resumed an earlier session, so that what the session had not
+    /// finished comes again however long ago it was.
+    pub resumed: bool,
+    /// The MQTT 5 user property with a detached signature, where the message carries one.
+    pub detached: Option<&'a str>,
 }
 
 /// One client session at a broker. A redelivery is plausible within one session or after the

@@ -3,17 +3,19 @@
 //! A wrong yes lets an attacker repeat an old reading; a wrong no loses a genuine one. Where the
 //! two must be weighed the guard says no, and the device sends a newer reading soon.
 
+mod alike;
 mod clock;
 mod placing;
 
 use crate::log::{Loaded, ReplayLog};
-use crate::registry::{Registry, Window};
+use crate::registry::{Entry, NotAContinuation, Registry, Window};
 use crate::stage::{Fresh, Verified};
 use crate::state::DeviceState;
 use crate::verdict::{Notice, Refusal};
 use crate::verifier::{Message, Protection};
 use clock::Clock;
-use placing::{Asked, Place, is_redelivery, place, rise, settled};
+use placing::{Asked, Place, place, redelivery, rise, settle};
+use std::sync::Arc;
 use std::time::Duration;
 use tidegate_envelope::id::DeviceIndex;
 use tidegate_envelope::reason::Reason;
@@ -89,10 +91,11 @@ pub struct CommitFailed<E> {
 }
 
 /// The state of every registered device.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ReplayGuard {
     policy: GuardPolicy,
-    devices: Vec<Device>,
+    registry: Arc<Registry>,
+    devices: Vec<Slot>,
     /// Admitted since the last commit, in order; at most [`MAX_BATCH`].
     batch: Vec<Admission>,
     /// State of the devices in `batch` before each admission, in the same order.
@@ -100,41 +103,89 @@ pub struct ReplayGuard {
     clock: Clock,
 }
 
-#[derive(Debug)]
-struct Device {
+/// What a decision about one device needs, in three lines of a processor's cache.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+struct Slot {
     state: Option<DeviceState>,
+    rate_per_s: u32,
     strict: bool,
     window: Window,
-    rate_per_s: u32,
+}
+
+impl Slot {
+    fn new(state: Option<DeviceState>, device: &Entry) -> Self {
+        Self {
+            state,
+            rate_per_s: device.quota_per_s,
+            strict: device.strict_sequence,
+            window: device.window,
+        }
+    }
 }
 
 impl ReplayGuard {
+    /// Bytes of memory that a registered device takes here, before and after its first message.
+    pub const BYTES_PER_DEVICE: usize = size_of::<Slot>();
+
     /// A guard that goes on from what the log held at `started`.
     ///
     /// States of devices that the registry does not hold are left out.
     #[must_use]
-    pub fn new(registry: &Registry, policy: GuardPolicy, loaded: Loaded, started: Timestamp) -> Self {
-        let mut devices: Vec<_> = registry
-            .devices()
-            .iter()
-            .map(|device| Device {
-                state: None,
-                strict: device.strict_sequence,
-                window: device.window,
-                rate_per_s: device.quota_per_s,
-            })
-            .collect();
-        for (index, state) in loaded.devices {
-            if let Some(device) = devices.get_mut(index.0 as usize) {
-                device.state = Some(state);
-            }
-        }
-        Self {
+    pub fn new(registry: &Arc<Registry>, policy: GuardPolicy, loaded: Loaded, started: Timestamp) -> Self {
+        let mut guard = Self {
             policy,
-            devices,
+            registry: Arc::clone(registry),
+            devices: Vec::new(),
             batch: Vec::new(),
             undo: Vec::new(),
             clock: Clock::new(loaded.floor, started),
+        };
+        guard.append(registry, loaded);
+        guard
+    }
+
+    /// Goes on with a changed registry: other keys, strictness, windows, quotas and formats, and
+    /// further devices at the end. Every state stays, and so does what waits for a commit.
+    ///
+    /// `loaded` is what the log holds now. Only the states of appended devices are taken from it: a
+    /// device that was registered before comes back where it was.
+    ///
+    /// # Errors
+    /// See [`Registry::continues`]; nothing has changed then.
+    pub fn adopt(&mut self, registry: &Arc<Registry>, loaded: Loaded) -> Result<(), NotAContinuation> {
+        registry.continues(&self.registry)?;
+        for (slot, device) in self.devices.iter_mut().zip(registry.devices()) {
+            *slot = Slot::new(slot.state.take(), device);
+        }
+        self.append(registry, loaded);
+        self.registry = Arc::clone(registry);
+        Ok(())
+    }
+
+    /// Slots for the devices that have none yet, with the states that were loaded for them.
+    fn append(&mut self, registry: &Registry, loaded: Loaded) {
+        let known = self.devices.len();
+        let new = registry.devices().iter().skip(known);
+        self.devices.extend(new.map(|device| Slot::new(None, device)));
+        for (index, state) in loaded.devices {
+            let place = index.0 as usize;
+            if let Some(slot) = self.devices.get_mut(place).filter(|_| place >= known) {
+                slot.state = Some(state);
+            }
+        }
+    }
+
+    /// Has the processor fetch the states of these devices, all of them at once.
+    ///
+    /// With a million devices each state comes from far away: a group that is fetched together
+    /// waits for memory once, and one that is not waits once a message. Decides about nothing, and
+    /// is worth calling for the messages of one group, before the first is admitted.
+    pub fn fetch(&self, devices: impl IntoIterator<Item = DeviceIndex>) {
+        for index in devices {
+            if let Some(state) = self.state(index) {
+                state.fetch();
+            }
         }
     }
 
@@ -158,7 +209,7 @@ impl ReplayGuard {
     /// The levels without signatures: everything passes, and nothing is remembered.
     fn pass(&mut self, message: Message, now: Timestamp) -> Outcome {
         let said = message.reading.timestamp;
-        if said.is_none_or(|timestamp| self.policy.lateness(timestamp, now).is_none()) {
+        if said.is_some_and(|timestamp| self.policy.lateness(timestamp, now).is_none()) {
             self.clock.confirm(now);
         }
         let notices = self.clock.rollback_notice().into_iter().collect();
@@ -179,7 +230,7 @@ impl ReplayGuard {
             let detail = "a signed message needs a device, a sequence and a timestamp";
             return Outcome::Refused(Refusal::new(Reason::BadSchema, message.device, detail));
         };
-        let Some(device) = self.devices.get_mut(index.0 as usize) else {
+        let Some(slot) = self.devices.get_mut(index.0 as usize) else {
             let detail = format!("device {} of a registry of {}", index.0, self.devices.len());
             return Outcome::Refused(Refusal::new(Reason::UnknownDevice, None, detail));
         };
@@ -190,21 +241,20 @@ impl ReplayGuard {
             now,
         };
 
-        let retired = device
-            .state
-            .as_ref()
-            .is_some_and(|state| message.epoch < state.epoch);
-        if let Some(state) = &mut device.state
-            && !retired
-            && is_redelivery(state, &asked, self.policy)
-        {
+        let state = slot.state.as_ref();
+        let retired = state.is_some_and(|state| message.epoch < state.epoch);
+        let again = state
+            .filter(|_| !retired)
+            .and_then(|state| redelivery(state, &asked, self.policy));
+        if let (Some(place), Some(state)) = (again, &mut slot.state) {
+            state.note_copy(place);
             return Outcome::Duplicate;
         }
         let mut reasons = Reasons::default();
         let mut notices = Vec::new();
         reasons.check(retired, Reason::KeyRetired);
         reasons.extend(self.policy.lateness(timestamp, now));
-        let state = match &device.state {
+        let mut next = match &slot.state {
             None => {
                 let earliest = self.clock.started().minus(self.policy.skew);
                 reasons.check(timestamp < earliest, Reason::ColdStart);
@@ -214,7 +264,9 @@ impl ReplayGuard {
             }
             Some(state) => {
                 let mut next = state.clone();
-                match place(state, device, &asked) {
+                let floored = timestamp <= state.floor;
+                reasons.check(floored, Reason::Replay);
+                match place(state, slot, &asked) {
                     Place::Above => notices.extend(rise(&mut next, &asked)),
                     Place::Within => {}
                     Place::Restart => {
@@ -222,7 +274,8 @@ impl ReplayGuard {
                         notices.push(Notice::PublisherRestart);
                     }
                     Place::NewKey => next.restart(sequence),
-                    Place::Refused(reason) => reasons.check(true, reason),
+                    // Below the floor check 12 has its answer already; 13 is another check.
+                    Place::Refused(reason) => reasons.check(!floored || reason == Reason::SeqJump, reason),
                 }
                 next
             }
@@ -232,12 +285,12 @@ impl ReplayGuard {
             return Outcome::Refused(reasons.refusal(&asked));
         }
         notices.extend(self.clock.rollback_notice());
-        let state = settled(state, &asked);
+        settle(&mut next, &asked);
         self.clock.confirm(now);
-        self.undo.push((index, device.state.replace(state.clone())));
+        self.undo.push((index, slot.state.replace(next.clone())));
         self.batch.push(Admission {
             message,
-            state: Some(state),
+            state: Some(next),
             notices,
         });
         Outcome::Admitted
@@ -253,7 +306,8 @@ impl ReplayGuard {
         &mut self,
         log: &mut L,
     ) -> Result<Vec<Fresh<Admission>>, CommitFailed<L::Error>> {
-        let batch = std::mem::take(&mut self.batch);
+        let room = Vec::with_capacity(self.batch.len());
+        let batch = std::mem::replace(&mut self.batch, room);
         match log.commit(&batch, self.clock.floor()) {
             Ok(()) => {
                 self.undo.clear();

@@ -4,6 +4,7 @@
 //! next message would be due if it kept exactly to its rate.
 
 use crate::registry::Registry;
+use std::hint::black_box;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tidegate_envelope::id::DeviceIndex;
@@ -11,6 +12,7 @@ use tidegate_envelope::time::Timestamp;
 
 /// Messages per second that all senders without a device may send together.
 const STRANGERS_PER_S: u32 = 1_000;
+const SECOND_US: i64 = 1_000_000;
 /// How far a sender may run ahead of its rate.
 const BURST: Duration = Duration::from_secs(1);
 /// Connections read the clock each for itself, so `now` may step back by a little between two
@@ -30,10 +32,14 @@ struct Quota {
     seen: AtomicI64,
     /// Microseconds since 1970; at most [`BURST`] after `seen`.
     next_due: AtomicI64,
-    interval: Duration,
+    /// Microseconds from one message to the next.
+    interval: i64,
 }
 
 impl Quotas {
+    /// Bytes of memory that a registered device takes here.
+    pub const BYTES_PER_DEVICE: usize = size_of::<Quota>();
+
     /// Full quotas for every device.
     #[must_use]
     pub fn new(registry: &Registry) -> Self {
@@ -46,6 +52,22 @@ impl Quotas {
             devices,
             strangers: Quota::new(STRANGERS_PER_S),
         }
+    }
+
+    /// The quotas for a registry that takes this one's place, with what has been used of them.
+    #[must_use]
+    pub fn with_registry(&self, registry: &Registry) -> Self {
+        let next = Self::new(registry);
+        for (next, quota) in next.devices.iter().zip(&self.devices) {
+            next.take_over(quota);
+        }
+        next.strangers.take_over(&self.strangers);
+        next
+    }
+
+    /// Has the processor fetch the quota of a device that the registry holds.
+    pub(crate) fn fetch(&self, device: DeviceIndex) {
+        black_box(self.devices[device.0 as usize].seen.load(Ordering::Relaxed));
     }
 
     /// Takes one message out of the quota; false when it is used up.
@@ -63,16 +85,23 @@ impl Quota {
         Self {
             seen: AtomicI64::new(i64::MIN),
             next_due: AtomicI64::new(i64::MIN),
-            interval: Duration::from_secs(1) / per_s.max(1),
+            interval: SECOND_US / i64::from(per_s.max(1)),
         }
+    }
+
+    fn take_over(&self, earlier: &Self) {
+        let copy =
+            |to: &AtomicI64, from: &AtomicI64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy(&self.seen, &earlier.seen);
+        copy(&self.next_due, &earlier.next_due);
     }
 
     fn admit(&self, now: Timestamp) -> bool {
         let now = self.read_clock(now);
         let latest = now.plus(BURST);
         let step = |next_due: i64| {
-            let due = Timestamp::from_micros(next_due).max(now).plus(self.interval);
-            (due <= latest).then_some(due.as_micros())
+            let due = next_due.max(now.as_micros()).saturating_add(self.interval);
+            (due <= latest.as_micros()).then_some(due)
         };
         self.next_due
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)

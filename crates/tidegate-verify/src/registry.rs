@@ -1,9 +1,21 @@
 //! The registered devices: the one place that ties a device's three names together.
 
-use std::collections::HashMap;
+mod keys;
+mod names;
+mod topics;
+
+use compact_str::CompactString;
+use keys::Unfit;
+use names::Names;
+use std::hint::black_box;
+use std::sync::Arc;
 use tidegate_envelope::id::{DeviceId, DeviceIndex, KeyEpoch, MessageDeviceId, ZoneId};
 use tidegate_envelope::key::MacKey;
+use tidegate_envelope::reading::{Channels, MAX_CHANNEL_BYTES, MAX_CHANNELS};
 use tidegate_envelope::reason::Reason;
+
+pub(crate) use keys::Keys;
+pub use topics::TopicShape;
 
 /// A part of the building.
 #[derive(Debug, Clone)]
@@ -24,7 +36,23 @@ pub enum Window {
     SixtyFour,
 }
 
-/// One registered device.
+/// How a device's messages are written and signed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Format {
+    /// One JSON object with its MAC inside.
+    #[default]
+    JsonV1,
+    /// COSE_Mac0 (RFC 9052 §6.2) with a CBOR payload.
+    CoseV1 {
+        /// What the floats of a message are, in their order.
+        channels: Arc<[CompactString]>,
+    },
+    /// COSE_Mac0 with a detached payload, in an MQTT 5 user property; the payload is JSON of any
+    /// older form and stays as it is.
+    CoseDetached,
+}
+
+/// One device as it is registered. The registry keeps it as an [`Entry`], whose keys nobody can read.
 #[derive(Debug, Clone)]
 pub struct Device {
     /// The identity in its certificate.
@@ -41,6 +69,8 @@ pub struct Device {
     pub enabled: bool,
     /// The keys it may sign with, oldest epoch first; never empty.
     pub keys: Vec<(KeyEpoch, MacKey)>,
+    /// How it writes its messages. In any other format they are refused.
+    pub format: Format,
     /// Refuse a sequence that starts again, even from a publisher without a boot counter.
     pub strict_sequence: bool,
     /// How far out of order messages may come.
@@ -74,6 +104,11 @@ pub enum RegistryError {
     /// Which of two keys is older could not be told.
     #[error("the key epochs of device `{0}` must rise")]
     KeyOrder(DeviceId),
+    /// Not one message of the device could be read.
+    #[error(
+        "device `{0}` needs 1 to {MAX_CHANNELS} channels whose names differ and have at most {MAX_CHANNEL_BYTES} bytes"
+    )]
+    Channels(DeviceId),
     /// No topic could lead to the device.
     #[error(
         "device `{device}` has the topic segment `{segment}`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed"
@@ -89,99 +124,119 @@ pub enum RegistryError {
     DuplicateZone(ZoneId),
     /// The telemetry topic cannot be used.
     #[error(
-        "`{0}` is not a telemetry topic: one whole level must be {{device}}, others may hold no wildcard"
+        "`{0}` is not a telemetry topic: one whole level must be {{device}}, with another before it and one after it that is neither commands nor time, and none may hold a wildcard"
     )]
     Topic(String),
 }
 
-/// How telemetry topics are built: `prefix/{device}/suffix`.
-#[derive(Debug, Clone)]
-pub struct TopicShape {
-    prefix: String,
-    suffix: String,
+/// Why a registry cannot take the place of an earlier one while the program runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "device `{device}` (number {} in the registry) was removed or moved; restart to change that, or disable it and append new ones at the end",
+    .position + 1
+)]
+pub struct NotAContinuation {
+    /// The device.
+    pub device: DeviceId,
+    /// Where it was, from 0.
+    pub position: usize,
 }
 
-impl TopicShape {
-    /// A shape from a pattern such as `hydroficient/grandmarina/{device}/sensors`.
-    pub fn new(pattern: &str) -> Result<Self, RegistryError> {
-        let refused = || RegistryError::Topic(pattern.to_owned());
-        let (prefix, suffix) = pattern.split_once("{device}").ok_or_else(refused)?;
-        let whole_level = prefix.ends_with('/') && suffix.starts_with('/') && suffix != "/commands";
-        let odd = |text: &str| text.contains(['+', '#', '$', '{', '}', '\0']);
-        if !whole_level || odd(prefix) || odd(suffix) || pattern.len() > 256 {
-            return Err(refused());
+/// A registered device as the registry holds it.
+///
+/// All that a message needs lies in one piece, names and the key in use included, and all of it is
+/// fetched at once: a random one of a million devices costs one wait for memory, and not one for
+/// each name, key and flag. Hence the order, see [`Entry::fetch`].
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Entry {
+    /// Its segment of the telemetry topic.
+    pub topic_segment: CompactString,
+    pub(crate) keys: Keys,
+    /// How it writes its messages. In any other format they are refused.
+    pub format: Format,
+    /// The `device_id` that its messages carry.
+    pub message_id: MessageDeviceId,
+    /// Where it is.
+    pub zone: ZoneId,
+    /// The identity in its certificate.
+    pub id: DeviceId,
+    /// A disabled device is known, and refused.
+    pub enabled: bool,
+    /// Refuse a sequence that starts again, even from a publisher without a boot counter.
+    pub strict_sequence: bool,
+    /// How far out of order messages may come.
+    pub window: Window,
+    /// Messages per second; also how fast its sequence may plausibly rise.
+    pub quota_per_s: u32,
+    /// What kind of device it is.
+    pub class: CompactString,
+}
+
+impl Entry {
+    fn new(device: Device, zones: &[Zone]) -> Result<Self, RegistryError> {
+        let id = device.id;
+        if !zones.iter().any(|zone| zone.id == device.zone) {
+            let zone = device.zone;
+            return Err(RegistryError::UnknownZone { device: id, zone });
         }
+        // A segment follows the rule of device names, so it can never widen a filter.
+        if DeviceId::new(&device.topic_segment).is_err() {
+            let segment = device.topic_segment;
+            return Err(RegistryError::Segment { device: id, segment });
+        }
+        if let Format::CoseV1 { channels } = &device.format
+            && !is_readable(channels)
+        {
+            return Err(RegistryError::Channels(id));
+        }
+        let keys = match Keys::new(device.keys) {
+            Ok(keys) => keys,
+            Err(Unfit::None) => return Err(RegistryError::NoKey(id)),
+            Err(Unfit::Order) => return Err(RegistryError::KeyOrder(id)),
+        };
         Ok(Self {
-            prefix: prefix.into(),
-            suffix: suffix.into(),
+            topic_segment: device.topic_segment.into(),
+            zone: device.zone,
+            quota_per_s: device.quota_per_s,
+            enabled: device.enabled,
+            strict_sequence: device.strict_sequence,
+            window: device.window,
+            keys,
+            format: device.format,
+            message_id: device.message_id,
+            id,
+            class: device.class.into(),
         })
     }
+}
 
-    /// The device's segment of a telemetry topic.
-    #[must_use]
-    pub fn segment<'t>(&self, topic: &'t str) -> Option<&'t str> {
-        let segment = topic
-            .strip_prefix(self.prefix.as_str())?
-            .strip_suffix(self.suffix.as_str())?;
-        (!segment.is_empty() && !segment.contains('/')).then_some(segment)
+impl Entry {
+    /// Asks for the lines of the processor's cache that checks 3 to 8 will read. Nothing waits for
+    /// the answers, so they come together.
+    ///
+    /// The second line holds nothing but key and comes with one of its neighbours, since processors
+    /// fetch lines in pairs.
+    fn fetch(&self) {
+        let (segment, zone) = (self.topic_segment.len(), self.zone.as_str().len());
+        black_box((segment, self.keys.newest_epoch, zone, self.enabled));
     }
+}
 
-    /// The telemetry topic of a segment.
-    #[must_use]
-    pub fn telemetry(&self, segment: &str) -> String {
-        format!("{}{segment}{}", self.prefix, self.suffix)
-    }
-
-    /// The command topic of a segment.
-    #[must_use]
-    pub fn command(&self, segment: &str) -> String {
-        format!("{}{segment}/commands", self.prefix)
-    }
-
-    /// Whether this is some device's command topic.
-    #[must_use]
-    pub fn is_command(&self, topic: &str) -> bool {
-        let segment = topic
-            .strip_prefix(self.prefix.as_str())
-            .and_then(|rest| rest.strip_suffix("/commands"));
-        segment.is_some_and(|segment| !segment.is_empty() && !segment.contains('/'))
-    }
-
-    /// The filter that covers telemetry and commands of all devices.
-    #[must_use]
-    pub fn filter(&self) -> String {
-        format!("{}#", self.prefix)
-    }
-
-    /// The zone that a topic of the older unsigned forms names, in its own spelling:
-    /// `…/sensors/<zone>/readings` or `grandmarina/sensors/<zone>/telemetry`.
-    #[must_use]
-    pub fn older_zone<'t>(&self, topic: &'t str) -> Option<&'t str> {
-        let flat = || {
-            topic
-                .strip_prefix(self.prefix.as_str())?
-                .strip_prefix("sensors/")?
-                .strip_suffix("/readings")
-        };
-        let wrapped = || {
-            topic
-                .strip_prefix("grandmarina/sensors/")?
-                .strip_suffix("/telemetry")
-        };
-        flat()
-            .or_else(wrapped)
-            .filter(|zone| !zone.is_empty() && !zone.contains('/'))
-    }
+/// Whether floats under these names make a reading.
+fn is_readable(channels: &[CompactString]) -> bool {
+    let values = channels.iter().map(|name| (name.clone(), 0.0));
+    !channels.is_empty() && Channels::new(values.collect()).is_some()
 }
 
 /// All registered devices. Lookups take constant time and allocate nothing.
 #[derive(Debug)]
 pub struct Registry {
     zones: Vec<Zone>,
-    devices: Vec<Device>,
-    by_id: HashMap<String, DeviceIndex>,
-    by_segment: HashMap<String, DeviceIndex>,
-    by_message_id: HashMap<String, DeviceIndex>,
+    devices: Vec<Entry>,
+    by_id: Names,
+    by_segment: Names,
+    by_message_id: Names,
     topics: TopicShape,
 }
 
@@ -196,78 +251,93 @@ impl Registry {
                 return Err(RegistryError::DuplicateZone(zone.id.clone()));
             }
         }
-        let mut registry = Self {
-            zones,
-            by_id: HashMap::with_capacity(devices.len()),
-            by_segment: HashMap::with_capacity(devices.len()),
-            by_message_id: HashMap::with_capacity(devices.len()),
-            devices: Vec::new(),
-            topics,
+        let devices: Vec<_> = devices
+            .into_iter()
+            .map(|device| Entry::new(device, &zones))
+            .collect::<Result<_, _>>()?;
+        let names = |what, name: fn(&Entry) -> &str| {
+            Names::of(&devices, name).map_err(|second| RegistryError::Duplicate {
+                what,
+                name: name(second).to_owned(),
+            })
         };
-        for (position, device) in devices.iter().enumerate() {
-            let index = DeviceIndex(u32::try_from(position).expect("a registry has fewer than 2^32 devices"));
-            let insert = |map: &mut HashMap<_, _>, what, name: &str| {
-                let duplicate = || RegistryError::Duplicate {
-                    what,
-                    name: name.to_owned(),
-                };
-                map.insert(name.to_owned(), index)
-                    .map_or(Ok(()), |_| Err(duplicate()))
-            };
-            insert(&mut registry.by_id, "id", device.id.as_str())?;
-            insert(&mut registry.by_segment, "topic", &device.topic_segment)?;
-            insert(
-                &mut registry.by_message_id,
-                "message_id",
-                device.message_id.as_str(),
-            )?;
-            if !registry.zones.iter().any(|zone| zone.id == device.zone) {
-                let (device, zone) = (device.id.clone(), device.zone.clone());
-                return Err(RegistryError::UnknownZone { device, zone });
-            }
-            // A segment follows the rule of device names, so it can never widen a filter.
-            if DeviceId::new(&device.topic_segment).is_err() {
-                let (device, segment) = (device.id.clone(), device.topic_segment.clone());
-                return Err(RegistryError::Segment { device, segment });
-            }
-            if device.keys.is_empty() {
-                return Err(RegistryError::NoKey(device.id.clone()));
-            }
-            if !device.keys.is_sorted_by(|(older, _), (newer, _)| older < newer) {
-                return Err(RegistryError::KeyOrder(device.id.clone()));
-            }
+        Ok(Self {
+            by_id: names("id", |device| device.id.as_str())?,
+            by_segment: names("topic", |device| &device.topic_segment)?,
+            by_message_id: names("message_id", |device| device.message_id.as_str())?,
+            zones,
+            devices,
+            topics,
+        })
+    }
+
+    /// Whether every device of `earlier` is still at its place here, whatever else changed about it;
+    /// further devices may follow.
+    ///
+    /// # Errors
+    /// The first device that is not. Its state belongs to its place, so another device there would
+    /// be judged by it.
+    pub fn continues(&self, earlier: &Self) -> Result<(), NotAContinuation> {
+        let gone = earlier.devices.iter().enumerate().find(|(position, device)| {
+            let here = self.devices.get(*position);
+            here.is_none_or(|here| here.id != device.id)
+        });
+        match gone {
+            None => Ok(()),
+            Some((position, device)) => Err(NotAContinuation {
+                device: device.id.clone(),
+                position,
+            }),
         }
-        registry.devices = devices;
-        Ok(registry)
     }
 
     /// The device that a telemetry topic belongs to; `topic_invalid` or `unknown_device` otherwise.
     pub fn by_topic(&self, topic: &str) -> Result<DeviceIndex, Reason> {
         let segment = self.topics.segment(topic).ok_or(Reason::TopicInvalid)?;
-        self.by_segment.get(segment).copied().ok_or(Reason::UnknownDevice)
+        let found = self.by_segment.find(segment, &self.devices);
+        let index = found.ok_or(Reason::UnknownDevice)?;
+        self.device(index).fetch();
+        Ok(index)
+    }
+
+    /// The device that a topic for questions about the time belongs to; as [`Self::by_topic`].
+    pub(crate) fn by_time_topic(&self, topic: &str) -> Result<DeviceIndex, Reason> {
+        let segment = self.topics.time_segment(topic).ok_or(Reason::TopicInvalid)?;
+        let found = self.by_segment.find(segment, &self.devices);
+        found.ok_or(Reason::UnknownDevice)
+    }
+
+    /// The device that a telemetry topic most likely belongs to, for [`Self::fetch`].
+    pub(crate) fn guess(&self, topic: &str) -> Option<DeviceIndex> {
+        self.by_segment.guess(self.topics.segment(topic)?)
+    }
+
+    /// Has the processor fetch what checks 3 to 8 read of a device.
+    pub(crate) fn fetch(&self, index: DeviceIndex) {
+        self.device(index).fetch();
     }
 
     /// The device with this certificate identity.
     #[must_use]
     pub fn by_id(&self, id: &DeviceId) -> Option<DeviceIndex> {
-        self.by_id.get(id.as_str()).copied()
+        self.by_id.find(id.as_str(), &self.devices)
     }
 
     /// The device whose messages carry this id.
     #[must_use]
     pub fn by_message_id(&self, id: &MessageDeviceId) -> Option<DeviceIndex> {
-        self.by_message_id.get(id.as_str()).copied()
+        self.by_message_id.find(id.as_str(), &self.devices)
     }
 
     /// The device at a position that this registry gave.
     #[must_use]
-    pub fn device(&self, index: DeviceIndex) -> &Device {
+    pub fn device(&self, index: DeviceIndex) -> &Entry {
         &self.devices[index.0 as usize]
     }
 
     /// All devices in order of their index.
     #[must_use]
-    pub fn devices(&self) -> &[Device] {
+    pub fn devices(&self) -> &[Entry] {
         &self.devices
     }
 
@@ -282,146 +352,16 @@ impl Registry {
     pub fn topics(&self) -> &TopicShape {
         &self.topics
     }
+
+    /// Bytes of memory for all devices: entries, older keys and the tables of names. Names longer
+    /// than 24 bytes and lists of channels come on top.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let older_keys: usize = self.devices.iter().map(|device| device.keys.bytes()).sum();
+        let names = [&self.by_id, &self.by_segment, &self.by_message_id];
+        size_of_val(&*self.devices) + older_keys + names.map(Names::bytes).iter().sum::<usize>()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{device, registry};
-
-    #[test]
-    fn topics_lead_to_their_device_and_nothing_else() {
-        let registry = registry(2);
-        let find = |topic| registry.by_topic(topic);
-        assert_eq!(
-            find("hydroficient/grandmarina/device-001/sensors"),
-            Ok(DeviceIndex(0))
-        );
-        assert_eq!(
-            find("hydroficient/grandmarina/device-002/sensors"),
-            Ok(DeviceIndex(1))
-        );
-        assert_eq!(
-            find("hydroficient/grandmarina/device-003/sensors"),
-            Err(Reason::UnknownDevice)
-        );
-        for wrong in [
-            "",
-            "hydroficient/grandmarina//sensors",
-            "hydroficient/grandmarina/a/b/sensors",
-            "sensors",
-        ] {
-            assert_eq!(find(wrong), Err(Reason::TopicInvalid), "{wrong}");
-        }
-        assert!(
-            registry
-                .topics()
-                .is_command("hydroficient/grandmarina/device-001/commands")
-        );
-        assert!(
-            !registry
-                .topics()
-                .is_command("hydroficient/grandmarina/device-001/sensors")
-        );
-    }
-
-    #[test]
-    fn older_topics_name_their_zone() {
-        let topics = registry(1).topics().clone();
-        assert_eq!(
-            topics.older_zone("hydroficient/grandmarina/sensors/pool/readings"),
-            Some("pool")
-        );
-        assert_eq!(
-            topics.older_zone("grandmarina/sensors/kitchen/telemetry"),
-            Some("kitchen")
-        );
-        assert_eq!(topics.older_zone("grandmarina/sensors/a/b/telemetry"), None);
-    }
-
-    #[test]
-    fn registry_with_ambiguous_names_or_unknown_zone_is_refused() {
-        let zones = || registry(0).zones().to_vec();
-        let shape = || registry(0).topics().clone();
-        let twice = Registry::new(zones(), vec![device(1), device(1)], shape());
-        assert_eq!(
-            twice.unwrap_err().to_string(),
-            "id `device-001` belongs to two devices"
-        );
-        let said = |configure: fn(&mut Device)| {
-            let mut second = device(2);
-            configure(&mut second);
-            let refused = Registry::new(zones(), vec![device(1), second], shape());
-            refused.map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
-        };
-        assert_eq!(said(|_| {}), "accepted");
-        for (configure, error) in [
-            (
-                (|device| device.topic_segment = "device-001".into()) as fn(&mut Device),
-                "topic `device-001` belongs to two devices",
-            ),
-            (
-                |device| device.message_id = MessageDeviceId::new("HYDROLOGIC-Device-001").unwrap(),
-                "message_id `HYDROLOGIC-Device-001` belongs to two devices",
-            ),
-            (
-                |device| device.zone = ZoneId::new("roof").unwrap(),
-                "device `device-002` is in zone `roof`, which is not defined",
-            ),
-            (
-                |device| device.topic_segment = "a/b".into(),
-                "device `device-002` has the topic segment `a/b`; 1 to 64 characters of A-Z a-z 0-9 . _ - are allowed",
-            ),
-            (|device| device.keys.clear(), "device `device-002` has no key"),
-            (
-                |device| device.keys.push(device.keys[0].clone()),
-                "the key epochs of device `device-002` must rise",
-            ),
-        ] {
-            assert_eq!(said(configure), error);
-        }
-        let twice = [zones(), zones()].concat();
-        let refused = Registry::new(twice, Vec::new(), shape()).unwrap_err();
-        assert_eq!(refused.to_string(), "zone `kitchen` is defined twice");
-    }
-
-    #[test]
-    fn every_name_of_a_device_leads_to_it() {
-        let registry = registry(2);
-        let second = registry.device(DeviceIndex(1));
-        assert_eq!(registry.by_id(&second.id), Some(DeviceIndex(1)));
-        assert_eq!(registry.by_message_id(&second.message_id), Some(DeviceIndex(1)));
-        assert_eq!(
-            registry.by_topic(&registry.topics().telemetry("device-002")),
-            Ok(DeviceIndex(1))
-        );
-        assert_eq!(
-            registry.by_id(&DeviceId::new("HYDROLOGIC-Device-002").unwrap()),
-            None
-        );
-        assert_eq!(
-            registry.by_message_id(&MessageDeviceId::new("device-002").unwrap()),
-            None
-        );
-        assert_eq!(
-            registry.topics().command("device-002"),
-            "hydroficient/grandmarina/device-002/commands"
-        );
-        assert_eq!(registry.topics().filter(), "hydroficient/grandmarina/#");
-    }
-
-    #[test]
-    fn topic_pattern_needs_one_whole_level_for_the_device() {
-        for wrong in [
-            "a/b",
-            "a/x{device}/s",
-            "{device}",
-            "a/{device}",
-            "+/{device}/s",
-            "a/{device}/commands",
-        ] {
-            assert!(TopicShape::new(wrong).is_err(), "{wrong}");
-        }
-        assert!(TopicShape::new("a/{device}/s/t").is_ok());
-    }
-}
+mod tests;

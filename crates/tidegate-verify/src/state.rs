@@ -1,6 +1,7 @@
 //! What the replay guard remembers of one device: below 200 bytes, and only of registered ones.
 
 use crate::delivery::SessionId;
+use std::hint::black_box;
 use tidegate_envelope::id::{Boot, KeyEpoch, Sequence};
 use tidegate_envelope::key::Tag;
 use tidegate_envelope::time::Timestamp;
@@ -12,7 +13,7 @@ pub(crate) const RECENT: usize = 10;
 const LAYOUT: u8 = 1;
 
 /// A device's replay state.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeviceState {
     /// The highest accepted sequence: the window's right edge (RFC 4303 §3.4.3).
     pub(crate) mark: Sequence,
@@ -28,16 +29,19 @@ pub struct DeviceState {
     pub(crate) boot: Option<Boot>,
     /// The newest accepted key epoch; older ones are retired by it.
     pub(crate) epoch: KeyEpoch,
+    /// Whether the mark was reached out of nowhere, by a first message or a far jump, and nothing
+    /// above it has been accepted since.
+    pub(crate) unproven: bool,
     /// The last accepted messages, in a ring.
     recent: [Accepted; RECENT],
-    /// How often each of them came again. Beside them and not in them, to save the padding.
-    copies: [u8; RECENT],
+    /// Bit i is set when a copy of `recent[i]` has come. Here and not in it, to save the padding.
+    copied: u16,
     /// Where the next one goes.
     next: u8,
 }
 
 /// One accepted message, as far as it is needed to know it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Accepted {
     /// The lower half of its sequence; 0 with `tag` 0 marks an unused place.
     sequence_low: u32,
@@ -73,8 +77,9 @@ impl DeviceState {
             session,
             boot: None,
             epoch: KeyEpoch(0),
+            unproven: true,
             recent: [Accepted::default(); RECENT],
-            copies: [0; RECENT],
+            copied: 0,
             next: 0,
         }
     }
@@ -86,20 +91,27 @@ impl DeviceState {
         self.floor = self.floor.max(self.newest);
         self.mark = mark;
         self.window = 0;
+        self.forget_boots();
+        self.unproven = true;
         self.recent = [Accepted::default(); RECENT];
-        self.copies = [0; RECENT];
+        self.copied = 0;
         self.next = 0;
+    }
+
+    /// The starts are counted anew. A device that has ever counted them stays strict.
+    pub(crate) fn forget_boots(&mut self) {
+        self.boot = self.boot.map(|_| Boot(0));
     }
 
     /// Remembers an accepted message.
     pub(crate) fn remember(&mut self, sequence: Sequence, tag: &Tag, at: Timestamp) {
-        let place = usize::from(self.next) % RECENT;
+        let place = usize::from(self.next);
         self.recent[place] = Accepted {
             sequence_low: low(sequence),
             tag: short(tag),
             at_ms: milliseconds(at),
         };
-        self.copies[place] = 0;
+        self.copied &= !(1 << place);
         self.next = ((place + 1) % RECENT) as u8;
     }
 
@@ -135,10 +147,14 @@ impl DeviceState {
         }
     }
 
-    /// Counts one more copy of the message at `place` in the ring; says how many there were.
-    pub(crate) fn count_copy(&mut self, place: usize) -> u8 {
-        self.copies[place] = self.copies[place].saturating_add(1);
-        self.copies[place]
+    /// Whether a copy of the message at `place` in the ring has come already.
+    pub(crate) fn was_copied(&self, place: usize) -> bool {
+        self.copied >> place & 1 == 1
+    }
+
+    /// A copy of the message at `place` in the ring has come.
+    pub(crate) fn note_copy(&mut self, place: usize) {
+        self.copied |= 1 << place;
     }
 
     /// Milliseconds from the acceptance of the message at `place` in the ring to `now`, modulo
@@ -147,16 +163,44 @@ impl DeviceState {
         milliseconds(now).wrapping_sub(self.recent[place].at_ms)
     }
 
+    /// Asks for the lines of the processor's cache that the state lies in; see
+    /// [`ReplayGuard::fetch`](crate::guard::ReplayGuard::fetch).
+    pub(crate) fn fetch(&self) {
+        black_box((
+            self.mark,
+            self.recent[0].at_ms,
+            self.recent[RECENT / 2].at_ms,
+            self.recent[RECENT - 1].at_ms,
+        ));
+    }
+
     /// The highest accepted sequence.
     #[must_use]
     pub fn mark(&self) -> Sequence {
         self.mark
     }
 
+    /// The newest accepted key epoch.
+    #[must_use]
+    pub fn epoch(&self) -> KeyEpoch {
+        self.epoch
+    }
+
     /// The newest accepted timestamp.
     #[must_use]
     pub fn newest(&self) -> Timestamp {
         self.newest
+    }
+
+    /// The state as if no copy of a message had come. Copies name a refusal and decide about
+    /// nothing, so they are not durable by themselves: a state in memory and on disk are equal but
+    /// for them.
+    #[must_use]
+    pub fn without_copies(&self) -> Self {
+        Self {
+            copied: 0,
+            ..self.clone()
+        }
     }
 
     /// The state as bytes, for a database. All numbers little-endian:
@@ -168,10 +212,11 @@ impl DeviceState {
     /// | 9 to 16, 17 to 24 | newest timestamp, floor, microseconds since 1970 |
     /// | 25 to 32 | window |
     /// | 33 to 40 | session |
-    /// | 41, 42 to 45 | 1 with a boot counter else 0; the counter |
+    /// | 41 | 1 with a boot counter, plus 2 when the mark is unproven |
+    /// | 42 to 45 | the boot counter |
     /// | 46, 47 | key epoch |
     /// | 48 | place of the next recent message |
-    /// | 49 on | ten times: lower half of the sequence, start of the tag, lower half of the milliseconds since 1970 at acceptance (4 bytes each), copies (1 byte) |
+    /// | 49 on | ten times: lower half of the sequence, start of the tag, lower half of the milliseconds since 1970 at acceptance (4 bytes each), not 0 when a copy has come (1 byte) |
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(49 + RECENT * 13);
@@ -181,15 +226,15 @@ impl DeviceState {
         bytes.extend(self.floor.as_micros().to_le_bytes());
         bytes.extend(self.window.to_le_bytes());
         bytes.extend(self.session.0.to_le_bytes());
-        bytes.push(u8::from(self.boot.is_some()));
+        bytes.push(u8::from(self.boot.is_some()) | u8::from(self.unproven) << 1);
         bytes.extend(self.boot.map_or(0, |boot| boot.0).to_le_bytes());
         bytes.extend(self.epoch.0.to_le_bytes());
         bytes.push(self.next);
-        for (accepted, copies) in self.recent.iter().zip(self.copies) {
+        for (place, accepted) in self.recent.iter().enumerate() {
             bytes.extend(accepted.sequence_low.to_le_bytes());
             bytes.extend(accepted.tag.to_le_bytes());
             bytes.extend(accepted.at_ms.to_le_bytes());
-            bytes.push(copies);
+            bytes.push(self.was_copied(place).into());
         }
         bytes
     }
@@ -206,29 +251,31 @@ impl DeviceState {
         let floor = Timestamp::from_micros(i64::from_le_bytes(take(&mut rest)?));
         let window = u64::from_le_bytes(take(&mut rest)?);
         let session = SessionId(u64::from_le_bytes(take(&mut rest)?));
-        let [has_boot] = take(&mut rest)?;
+        let [flags] = take(&mut rest)?;
         let boot = Boot(u32::from_le_bytes(take(&mut rest)?));
         let epoch = KeyEpoch(u16::from_le_bytes(take(&mut rest)?));
         let [next] = take(&mut rest)?;
         let mut recent = [Accepted::default(); RECENT];
-        let mut copies = [0; RECENT];
-        for (accepted, copies) in recent.iter_mut().zip(&mut copies) {
+        let mut copied = 0;
+        for (place, accepted) in recent.iter_mut().enumerate() {
             accepted.sequence_low = u32::from_le_bytes(take(&mut rest)?);
             accepted.tag = u32::from_le_bytes(take(&mut rest)?);
             accepted.at_ms = u32::from_le_bytes(take(&mut rest)?);
-            [*copies] = take(&mut rest)?;
+            let [was_copied] = take(&mut rest)?;
+            copied |= u16::from(was_copied != 0) << place;
         }
-        let sound = rest.is_empty() && has_boot <= 1 && usize::from(next) < RECENT;
+        let sound = rest.is_empty() && flags <= 3 && usize::from(next) < RECENT;
         sound.then_some(Self {
             mark,
             newest,
             floor,
             window,
             session,
-            boot: (has_boot == 1).then_some(boot),
+            boot: (flags & 1 == 1).then_some(boot),
             epoch,
+            unproven: flags & 2 == 2,
             recent,
-            copies,
+            copied,
             next,
         })
     }
@@ -269,7 +316,7 @@ mod tests {
 
     #[test]
     fn state_is_small_and_survives_its_bytes() {
-        assert!(size_of::<DeviceState>() <= 200, "{}", size_of::<DeviceState>());
+        assert_eq!(size_of::<DeviceState>(), 176);
         assert_eq!(size_of::<Option<DeviceState>>(), size_of::<DeviceState>());
         let mut state = DeviceState::first(Sequence::new(1 << 40).unwrap(), NOW, NEVER, SessionId(7));
         assert!(state.to_bytes().len() <= 200);
@@ -280,7 +327,7 @@ mod tests {
         assert_eq!(DeviceState::from_bytes(&bytes[1..]), None);
         assert_eq!(DeviceState::from_bytes(&bytes[..bytes.len() - 1]), None);
         assert_eq!(DeviceState::from_bytes(&[&bytes[..], &[0]].concat()), None);
-        for (place, wrong) in [(0, 2), (41, 2), (48, RECENT as u8)] {
+        for (place, wrong) in [(0, 2), (41, 4), (48, RECENT as u8)] {
             let mut bytes = bytes.clone();
             bytes[place] = wrong;
             assert_eq!(DeviceState::from_bytes(&bytes), None, "byte {place}");
@@ -288,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_layout_1_are_what_they_were() {
+    fn bytes_of_layout_1_are_these() {
         let mut state = DeviceState::first(
             Sequence::new(0x0102_0304_0506).unwrap(),
             Timestamp::from_micros(0x1112_1314_1516_1718),
@@ -303,16 +350,67 @@ mod tests {
             &Tag([0x71; 32]),
             Timestamp::from_micros(0x8182_8384 * 1_000),
         );
-        assert_eq!(state.count_copy(0), 1);
+        state.note_copy(0);
         let hex: String = state
             .to_bytes()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         let head = "01 0605040302010000 1817161514131211 2827262524232221 3837363534333231 \
-                    4847464544434241 01 54535251 6261 01 06050403 71717171 84838281 01";
+                    4847464544434241 03 54535251 6261 01 06050403 71717171 84838281 01";
         assert_eq!(hex, head.replace(' ', "") + &"00".repeat(9 * 13));
         assert_eq!(DeviceState::from_bytes(&state.to_bytes()), Some(state));
+    }
+
+    #[test]
+    fn each_flag_and_each_copy_survives_its_bytes_by_itself() {
+        let first = DeviceState::first(Sequence::new(9).unwrap(), NOW, NEVER, SessionId(7));
+        let survives = |change: &dyn Fn(&mut DeviceState)| {
+            let mut state = first.clone();
+            change(&mut state);
+            assert_ne!(state, first);
+            assert_eq!(DeviceState::from_bytes(&state.to_bytes()), Some(state));
+        };
+        survives(&|state| state.boot = Some(Boot(0)));
+        survives(&|state| state.unproven = false);
+        survives(&|state| {
+            state.unproven = false;
+            state.boot = Some(Boot(0));
+        });
+        for place in 0..RECENT {
+            survives(&|state| {
+                assert!(!state.was_copied(place));
+                state.note_copy(place);
+                state.note_copy(place);
+                let copied: Vec<_> = (0..RECENT).filter(|place| state.was_copied(*place)).collect();
+                assert_eq!(copied, [place]);
+            });
+        }
+        // Earlier versions counted copies.
+        let mut counted = first.to_bytes();
+        counted[49 + 12] = 5;
+        let read = DeviceState::from_bytes(&counted).unwrap();
+        assert!(read.was_copied(0));
+        assert_eq!(read.without_copies(), first);
+    }
+
+    #[test]
+    fn ring_forgets_the_oldest_message_and_its_copy() {
+        let at = |number: u64| Sequence::new(number).unwrap();
+        let mut state = DeviceState::first(at(1), NOW, NEVER, SessionId(7));
+        for number in 1..=RECENT as u64 {
+            state.mark = at(number);
+            state.remember(at(number), &Tag([number as u8; 32]), NOW);
+            state.note_copy(number as usize - 1);
+        }
+        let next = RECENT as u64 + 1;
+        state.mark = at(next);
+        assert_eq!(state.recall(at(1), &Tag([1; 32])), Memory::SameTag(0));
+        state.remember(at(next), &Tag([next as u8; 32]), NOW);
+        assert_eq!(state.recall(at(next), &Tag([next as u8; 32])), Memory::SameTag(0));
+        assert_eq!(state.recall(at(1), &Tag([1; 32])), Memory::TooOld);
+        assert_eq!(state.recall(at(2), &Tag([2; 32])), Memory::SameTag(1));
+        assert!(!state.was_copied(0) && state.was_copied(1));
     }
 
     #[test]

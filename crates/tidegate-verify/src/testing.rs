@@ -1,6 +1,9 @@
 //! Devices and messages for this crate's own tests.
 
 use crate::registry::{Device, Registry, TopicShape, Window, Zone};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tidegate_envelope::cose_v1::{self, Freshness, TagLength};
 use tidegate_envelope::id::{Boot, DeviceId, KeyEpoch, MessageDeviceId, Sequence, ZoneId};
 use tidegate_envelope::json_v1::{self, Draft};
 use tidegate_envelope::key::{MacKey, RootKey};
@@ -39,6 +42,7 @@ pub(crate) fn device(number: u32) -> Device {
         strict_sequence: false,
         window: Window::None,
         quota_per_s: 1_000,
+        format: crate::registry::Format::JsonV1,
         id,
     }
 }
@@ -74,6 +78,36 @@ impl Said {
         }
     }
 
+    /// As cose-v1, on the device's own topic.
+    pub(crate) fn cose(self, length: TagLength) -> Vec<u8> {
+        let draft = cose_v1::Draft {
+            epoch: KeyEpoch(self.epoch.unwrap_or(0)),
+            boot: Boot(self.boot.unwrap_or(0)),
+            sequence: Sequence::new(self.sequence).unwrap(),
+            timestamp: self.timestamp,
+            status: 1,
+            values: &[self.flow as f32],
+        };
+        cose_v1::sign(&draft, length, &self.key(), &topic(self.device)).unwrap()
+    }
+
+    /// The user property that signs `payload` on the device's own topic.
+    pub(crate) fn property(self, payload: &[u8], length: TagLength) -> String {
+        let freshness = Freshness {
+            boot: Boot(self.boot.unwrap_or(0)),
+            sequence: Sequence::new(self.sequence).unwrap(),
+            timestamp: self.timestamp,
+        };
+        let epoch = KeyEpoch(self.epoch.unwrap_or(0));
+        let topic = topic(self.device);
+        let mac0 = cose_v1::sign_detached(freshness, epoch, length, &self.key(), &topic, payload);
+        URL_SAFE_NO_PAD.encode(mac0.unwrap())
+    }
+
+    fn key(self) -> MacKey {
+        key(&device(self.device).id, self.epoch.unwrap_or(0))
+    }
+
     pub(crate) fn signed(self) -> Vec<u8> {
         let device = device(self.device);
         let channels = Channels::new(vec![("flow_rate".into(), self.flow)]).unwrap();
@@ -86,6 +120,6 @@ impl Said {
             status: "operational",
             channels: &channels,
         };
-        json_v1::sign(&draft, &key(&device.id, self.epoch.unwrap_or(0)))
+        json_v1::sign(&draft, &self.key())
     }
 }

@@ -32,7 +32,7 @@ impl Refusal {
 }
 
 /// Something worth showing about an accepted message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// This many sequence numbers before it never arrived: lost, or suppressed by somebody.
     Gap {

@@ -1,25 +1,31 @@
 //! Checks 1 to 8: limits, topic, identity, format, key, MAC, schema.
 
+mod cose_v1;
+mod json_v1;
+mod question;
+mod unsigned;
+
 use crate::delivery::{Delivery, SessionId};
 use crate::guard::GuardPolicy;
 use crate::quota::Quotas;
-use crate::registry::{Device, Registry};
+use crate::registry::{Entry, Format, NotAContinuation, Registry};
 use crate::stage::{Unverified, Verified};
 use crate::verdict::Refusal;
 use std::cell::RefCell;
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceIndex, KeyEpoch, ZoneId};
-use tidegate_envelope::json::{Document, Member, Parser};
-use tidegate_envelope::json_v1;
-use tidegate_envelope::key::Tag;
+use tidegate_envelope::json::Parser;
+use tidegate_envelope::key::{MacKey, Tag};
 use tidegate_envelope::principal::{Principal, Role};
 use tidegate_envelope::reading::Reading;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
-use tidegate_envelope::unsigned;
 
 /// Characters of a topic or a name from outside that a refusal repeats.
 const MAX_SHOWN: usize = 80;
+
+/// Messages that are fetched at a time: their entries fill a part of the processor's near memory.
+const FETCHED_TOGETHER: usize = 64;
 
 thread_local! {
     /// Buffers that a connection's thread uses for one message after the other.
@@ -57,6 +63,8 @@ pub struct Message {
     pub epoch: KeyEpoch,
     /// The client session it came through.
     pub session: SessionId,
+    /// Whether that session was resumed, so that old messages may come again.
+    pub resumed: bool,
     /// When it came.
     pub received_at: Timestamp,
     /// Whether its signature was checked.
@@ -90,6 +98,26 @@ impl Verifier {
         }
     }
 
+    /// The verifier for a registry that takes this one's place while messages come in: the same
+    /// limits, and what each device has used of its quota.
+    ///
+    /// Messages that are on their way through the earlier verifier meanwhile count for its quotas
+    /// only, and are judged by its registry.
+    ///
+    /// # Errors
+    /// See [`Registry::continues`].
+    pub fn with_registry(&self, registry: Arc<Registry>) -> Result<Self, NotAContinuation> {
+        registry.continues(&self.registry)?;
+        Ok(Self {
+            quotas: self.quotas.with_registry(&registry),
+            registry,
+            protection: self.protection,
+            max_payload_bytes: self.max_payload_bytes,
+            policy: self.policy,
+            anonymous: self.anonymous,
+        })
+    }
+
     /// Names `stale` and `future` by the guard's limits, where they are not the default ones.
     #[must_use]
     pub fn with_policy(mut self, policy: GuardPolicy) -> Self {
@@ -105,6 +133,23 @@ impl Verifier {
     pub fn dangerous_allow_anonymous(mut self) -> Self {
         self.anonymous = true;
         self
+    }
+
+    /// Has the processor fetch what the messages on these topics will need, all of it at once.
+    ///
+    /// With a million devices, what is known of each comes from far away: messages that are fetched
+    /// together wait for memory about once, and others once or twice each. Decides about nothing,
+    /// and is worth calling where several messages are at hand, before the first is verified. Looks
+    /// at the first 64 topics.
+    pub fn fetch<'t>(&self, topics: impl IntoIterator<Item = &'t str>) {
+        let mut expected = [None; FETCHED_TOGETHER];
+        for (place, topic) in expected.iter_mut().zip(topics) {
+            *place = self.registry.guess(topic);
+        }
+        for index in expected.into_iter().flatten() {
+            self.registry.fetch(index);
+            self.quotas.fetch(index);
+        }
     }
 
     /// Runs checks 1 to 8 in order; the first that fails is the reason.
@@ -128,7 +173,7 @@ impl Verifier {
             return Err(Refusal::new(Reason::Oversize, device, detail));
         }
         match self.protection {
-            Protection::Unprotected => self.read_unsigned(&delivery, now),
+            Protection::Unprotected => unsigned::read(&self.registry, &delivery, now),
             Protection::Signed => {
                 SCRATCH.with_borrow_mut(|scratch| self.verify_signed(&delivery, now, scratch))
             }
@@ -140,19 +185,20 @@ impl Verifier {
         &self,
         delivery: &Delivery<'_>,
         now: Timestamp,
-        Scratch { parser, canonical }: &mut Scratch,
+        scratch: &mut Scratch,
     ) -> Result<Message, Refusal> {
         let by_topic = self.registry.by_topic(delivery.topic);
         let sender = match delivery.principal {
-            Principal::Certificate { id, .. } => self.registry.by_id(id),
+            // Mostly the topic's own device, and then there is nothing to look for.
+            Principal::Certificate { id, .. } => by_topic
+                .ok()
+                .filter(|index| self.registry.device(*index).id == *id)
+                .or_else(|| self.registry.by_id(id)),
             Principal::Anonymous | Principal::Broker => by_topic.ok(),
         };
         if !self.quotas.admit(sender, now) {
-            return Err(Refusal::new(
-                Reason::RateLimited,
-                sender,
-                "more messages than its quota allows",
-            ));
+            let detail = "more messages than its quota allows";
+            return Err(Refusal::new(Reason::RateLimited, sender, detail));
         }
         if delivery.retained {
             let detail = "a retained message says nothing about now";
@@ -163,103 +209,40 @@ impl Verifier {
         let device = self.registry.device(index);
         let refuse = |reason, detail: String| Refusal::new(reason, Some(index), detail);
         if !device.enabled {
-            return Err(refuse(
-                Reason::DeviceDisabled,
-                format!("{} is disabled in the registry", device.id),
-            ));
+            let detail = format!("{} is disabled in the registry", device.id);
+            return Err(refuse(Reason::DeviceDisabled, detail));
         }
         self.identity(delivery.principal, device)
             .map_err(|detail| refuse(Reason::IdentityMismatch, detail))?;
 
-        let document = parser
-            .parse(delivery.payload)
-            .map_err(|error| refuse(Reason::Malformed, error.to_string()))?;
-        let reading = match json_v1::reading(&document) {
-            Err(error) if error.reason() == Reason::Malformed => {
-                return Err(refuse(Reason::Malformed, error.to_string()));
-            }
-            reading => reading,
+        let asked = Asked {
+            delivery,
+            index,
+            device,
+            now,
+            policy: self.policy,
         };
-        let (epoch, tag) =
-            signature(&document, device, canonical).map_err(|(reason, detail)| refuse(reason, detail))?;
-        // Read from the document, since a message that fails its schema has no reading.
-        let claimed = match document.members().find("device_id") {
-            Some(Member::Text(claimed)) => Some(claimed),
-            _ => None,
+        let signed = match &device.format {
+            Format::JsonV1 => json_v1::check(&asked, scratch)?,
+            Format::CoseV1 { channels } => cose_v1::check(&asked, channels)?,
+            Format::CoseDetached => cose_v1::check_detached(&asked, &mut scratch.parser)?,
         };
-        let foreign = claimed.filter(|claimed| *claimed != device.message_id.as_str());
-        if let Some(claimed) = foreign {
-            let claimed = shown(claimed);
-            let detail = format!(
-                "the message speaks for {claimed}, the topic for {}",
-                device.message_id
-            );
-            let mut refusal = refuse(Reason::IdentityMismatch, detail);
-            refusal
-                .also
-                .extend(reading.as_ref().err().map(|error| error.reason()));
-            refusal.also.extend(self.lateness(&document, now));
-            return Err(refusal);
-        }
-        let reading = reading.map_err(|error| {
-            let mut refusal = refuse(error.reason(), error.to_string());
-            refusal.also.extend(self.lateness(&document, now));
-            refusal
-        })?;
         Ok(Message {
             device: Some(index),
             zone: Some(device.zone.clone()),
-            reading,
-            tag,
-            epoch,
+            reading: signed.reading,
+            tag: signed.tag,
+            epoch: signed.epoch,
             session: delivery.session,
+            resumed: delivery.resumed,
             received_at: now,
             protection: Protection::Signed,
         })
     }
 
-    /// Takes whatever can be read: nothing proves who wrote it.
-    fn read_unsigned(&self, delivery: &Delivery<'_>, now: Timestamp) -> Result<Message, Refusal> {
-        let by_topic = self.registry.by_topic(delivery.topic);
-        let older_zone = self.registry.topics().older_zone(delivery.topic);
-        if by_topic == Err(Reason::TopicInvalid) && older_zone.is_none() {
-            return Err(Refusal::new(
-                Reason::TopicInvalid,
-                None,
-                format!("topic {}", shown(delivery.topic)),
-            ));
-        }
-        let document = Document::parse(delivery.payload)
-            .map_err(|error| Refusal::new(Reason::Malformed, by_topic.ok(), error.to_string()))?;
-        let said = unsigned::reading(&document);
-        let by_message = || {
-            said.reading
-                .device
-                .as_ref()
-                .and_then(|id| self.registry.by_message_id(id))
-        };
-        let device = by_topic.ok().or_else(by_message);
-        let zone = match device {
-            Some(index) => Some(self.registry.device(index).zone.clone()),
-            None => older_zone
-                .or(said.zone.as_deref())
-                .and_then(|zone| ZoneId::new(zone).ok()),
-        };
-        Ok(Message {
-            device,
-            zone,
-            reading: said.reading,
-            tag: Tag([0; 32]),
-            epoch: KeyEpoch(0),
-            session: delivery.session,
-            received_at: now,
-            protection: Protection::Unprotected,
-        })
-    }
-
     /// Check 4. A certificate must be this very device's; where another broker stands between, its
     /// access control has tied certificate to topic.
-    fn identity(&self, principal: &Principal, device: &Device) -> Result<(), String> {
+    fn identity(&self, principal: &Principal, device: &Entry) -> Result<(), String> {
         match principal {
             Principal::Broker => Ok(()),
             Principal::Certificate {
@@ -273,13 +256,52 @@ impl Verifier {
             Principal::Anonymous => Err(format!("nobody proved to be {}", device.id)),
         }
     }
+}
 
-    /// Check 10 of a message that has failed check 8 already.
-    fn lateness(&self, document: &Document<'_>, now: Timestamp) -> Option<Reason> {
-        match document.members().find("timestamp") {
-            Some(Member::Text(text)) => self.policy.lateness(Timestamp::parse_rfc3339(text)?, now),
-            _ => None,
-        }
+/// A message that has come as far as check 5.
+struct Asked<'v> {
+    delivery: &'v Delivery<'v>,
+    index: DeviceIndex,
+    device: &'v Entry,
+    now: Timestamp,
+    policy: GuardPolicy,
+}
+
+/// A message that has passed checks 5 to 8.
+struct Signed {
+    reading: Reading,
+    epoch: KeyEpoch,
+    tag: Tag,
+}
+
+impl Asked<'_> {
+    fn refuse(&self, reason: Reason, detail: impl Into<String>) -> Refusal {
+        Refusal::new(reason, Some(self.index), detail)
+    }
+
+    /// Check 6.
+    fn key(&self, epoch: KeyEpoch) -> Result<&MacKey, Refusal> {
+        let keys = &self.device.keys;
+        keys.of(epoch)
+            .map_err(|reason| self.refuse(reason, format!("key epoch {epoch}")))
+    }
+
+    /// Check 7 has failed.
+    fn bad_mac(&self) -> Refusal {
+        let detail = "the message was altered, or signed with another key";
+        self.refuse(Reason::BadMac, detail)
+    }
+
+    /// Check 8 has failed: the MAC is the device's and the name is not.
+    fn foreign(&self, claimed: &str) -> Refusal {
+        let (claimed, own) = (shown(claimed), &self.device.message_id);
+        let detail = format!("the message speaks for {claimed}, the topic for {own}");
+        self.refuse(Reason::IdentityMismatch, detail)
+    }
+
+    /// Check 10, of a message that has failed check 8 already.
+    fn lateness(&self, timestamp: Timestamp) -> Option<Reason> {
+        self.policy.lateness(timestamp, self.now)
     }
 }
 
@@ -289,47 +311,6 @@ fn shown(text: &str) -> String {
         .take(MAX_SHOWN)
         .flat_map(char::escape_default)
         .collect()
-}
-
-/// Checks 6 and 7: which of the device's keys signed this?
-fn signature(
-    document: &Document<'_>,
-    device: &Device,
-    canonical: &mut Vec<u8>,
-) -> Result<(KeyEpoch, Tag), (Reason, String)> {
-    let named = json_v1::epoch(document).map_err(|error| (Reason::UnknownKey, error.to_string()))?;
-    let mut keys = device.keys.as_slice();
-    if let Some(named) = named {
-        let position = keys
-            .iter()
-            .position(|(epoch, _)| *epoch == named)
-            .ok_or_else(|| {
-                let retired = keys.first().is_some_and(|(oldest, _)| named < *oldest);
-                let reason = if retired {
-                    Reason::KeyRetired
-                } else {
-                    Reason::UnknownKey
-                };
-                (reason, format!("key epoch {named}"))
-            })?;
-        keys = &keys[position..=position];
-    }
-    let Some(hmac) = document.hmac() else {
-        return Err((Reason::MissingMac, "no member `hmac`".into()));
-    };
-    canonical.clear();
-    document.canonical(canonical);
-    // Newest first: during a rotation that is the one in use.
-    let verified = keys
-        .iter()
-        .rev()
-        .find_map(|(epoch, key)| Some((*epoch, key.verified(canonical, hmac)?)));
-    verified.ok_or_else(|| {
-        (
-            Reason::BadMac,
-            "the message was altered, or signed with another key".into(),
-        )
-    })
 }
 
 #[cfg(test)]

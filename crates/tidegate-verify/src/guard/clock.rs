@@ -3,6 +3,11 @@
 //! The floor rises only with an accepted message, because that message's own timestamp agrees
 //! with this machine's clock. If it rose with the clock alone, a clock that was once set ahead
 //! would lock every device out until the world has caught up.
+//!
+//! What remains: when this machine's clock and a device's are ahead by the same span, one message
+//! confirms a time that has not come. The floor is then on disk, and once both clocks are right
+//! every message is `stale` and `clock_rollback` until that time has come. To lower the floor would
+//! be to accept again what was accepted since, so only a person may do it, with a new database.
 
 use crate::verdict::Notice;
 use std::time::Duration;
@@ -11,7 +16,7 @@ use tidegate_envelope::time::Timestamp;
 /// Clock corrections of this size are everyday, and no rollback.
 const EVERYDAY_CORRECTION: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Clock {
     /// When this process started, in terms of a clock that was corrected since.
     started: Timestamp,

@@ -1,12 +1,12 @@
 //! Checks 9, 12 and 13: where a message stands relative to what its device sent before.
 
-use super::{Device, GuardPolicy};
+use super::{GuardPolicy, Slot};
 use crate::registry::Window;
 use crate::state::{DeviceState, Memory};
 use crate::verdict::Notice;
 use crate::verifier::Message;
 use std::time::Duration;
-use tidegate_envelope::id::{Boot, Sequence};
+use tidegate_envelope::id::Sequence;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 
@@ -14,10 +14,11 @@ use tidegate_envelope::time::Timestamp;
 const PLAUSIBLE_JUMP: u64 = 65_536;
 /// Numbers that a publisher reserves at a time: what one start may leave unused.
 const RESERVED: u64 = 1_024;
-/// A broker's redelivery comes within this time of the first delivery.
+/// A broker's redelivery comes within this time of the first delivery,
 const REDELIVERY: Duration = Duration::from_secs(10);
-/// From the third copy on it is no longer a broker that repeats itself.
-const MOST_COPIES: u8 = 2;
+/// or within this time where the client has resumed its session meanwhile. Longer than any session
+/// that a message is worth keeping for, and far below the 49 days after which ages repeat.
+const RESUMED_REDELIVERY: Duration = Duration::from_secs(24 * 3_600);
 
 /// What is being decided about.
 pub(super) struct Asked<'m> {
@@ -33,7 +34,8 @@ pub(super) enum Place {
     Above,
     /// Below the mark, inside the window, not seen.
     Within,
-    /// A publisher without boot counter counts from the beginning.
+    /// The publisher counts from a lower number: from the beginning without a boot counter, or back
+    /// where it was before an outlier.
     Restart,
     /// The first message under a newer key, from the beginning: the device was enrolled again.
     NewKey,
@@ -41,39 +43,44 @@ pub(super) enum Place {
     Refused(Reason),
 }
 
-/// Check 9: the same message, from the same client, soon after, and not for the third time.
+/// Check 9: the same message, from the same client, soon after or in a resumed session, and for the
+/// first time again. Says where in the ring it is.
 ///
-/// A retained one never comes here, since check 2 has refused it. The copies are counted in memory
-/// and reach the disk with the device's next message: losing the count changes the name of a
-/// refusal, never an acceptance.
-pub(super) fn is_redelivery(state: &mut DeviceState, asked: &Asked<'_>, policy: GuardPolicy) -> bool {
-    if asked.sequence > state.mark || asked.message.session != state.session {
-        return false;
+/// The third of its kind is a `replay` even in a resumed session: a broker that resumes twice
+/// without an acknowledgement in between is rarer than somebody who repeats what was recorded, and
+/// both are acknowledged and never accepted. A retained one never comes here, since check 2 has
+/// refused it. Copies are noted in memory and reach the disk with the device's next message: losing
+/// the note changes the name of a refusal, never an acceptance.
+pub(super) fn redelivery(state: &DeviceState, asked: &Asked<'_>, policy: GuardPolicy) -> Option<usize> {
+    let message = asked.message;
+    if asked.sequence > state.mark || message.session != state.session {
+        return None;
     }
-    let Memory::SameTag(recent) = state.recall(asked.sequence, &asked.message.tag) else {
-        return false;
+    let Memory::SameTag(place) = state.recall(asked.sequence, &message.tag) else {
+        return None;
     };
-    let copies = state.count_copy(recent);
-    // The age is known modulo 49 days only. What was accepted in the last 10 s was not stale then.
-    let oldest = asked.now.minus(policy.window + REDELIVERY);
-    let soon = u128::from(state.age_ms(recent, asked.now)) <= REDELIVERY.as_millis();
-    soon && asked.timestamp >= oldest && copies < MOST_COPIES
+    let within = if message.resumed {
+        RESUMED_REDELIVERY
+    } else {
+        REDELIVERY
+    };
+    // The age is known modulo 49 days only. What was accepted within that time was not stale then.
+    let oldest = asked.now.minus(policy.window + within);
+    let soon = u128::from(state.age_ms(place, asked.now)) <= within.as_millis();
+    (soon && asked.timestamp >= oldest && !state.was_copied(place)).then_some(place)
 }
 
 /// Checks 12 and 13, and the rules for restarts.
 ///
 /// A newer key epoch excuses a lower start counter, and a lower sequence where the timestamp is
 /// newer than all before; it does not excuse a jump, or one message could lock the device out.
-pub(super) fn place(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> Place {
-    if asked.timestamp <= state.floor {
-        return Place::Refused(Reason::Replay);
-    }
+pub(super) fn place(state: &DeviceState, slot: &Slot, asked: &Asked<'_>) -> Place {
     let new_key = asked.message.epoch > state.epoch;
     if asked.sequence > state.mark {
-        return above(state, device, asked, new_key);
+        return above(state, slot, asked, new_key);
     }
     if !new_key {
-        return at_or_below(state, device, asked);
+        return at_or_below(state, slot, asked);
     }
     if asked.timestamp > state.newest {
         Place::NewKey
@@ -82,7 +89,7 @@ pub(super) fn place(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> 
     }
 }
 
-fn above(state: &DeviceState, device: &Device, asked: &Asked<'_>, new_key: bool) -> Place {
+fn above(state: &DeviceState, slot: &Slot, asked: &Asked<'_>, new_key: bool) -> Place {
     let boot = asked.message.reading.boot;
     // Numbers of an earlier start lie below the mark; above it, two publishers share one key.
     if !new_key && boot.is_some() && boot < state.boot {
@@ -91,7 +98,7 @@ fn above(state: &DeviceState, device: &Device, asked: &Asked<'_>, new_key: bool)
     let since = |later: Timestamp| later.since(state.newest).as_secs();
     let elapsed_s = since(asked.timestamp).max(since(asked.now));
     let plausible = elapsed_s
-        .saturating_mul(u64::from(device.rate_per_s))
+        .saturating_mul(u64::from(slot.rate_per_s))
         .max(PLAUSIBLE_JUMP);
     if asked.sequence.get() - state.mark.get() > plausible {
         return Place::Refused(Reason::SeqJump);
@@ -99,16 +106,17 @@ fn above(state: &DeviceState, device: &Device, asked: &Asked<'_>, new_key: bool)
     Place::Above
 }
 
-fn at_or_below(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> Place {
+fn at_or_below(state: &DeviceState, slot: &Slot, asked: &Asked<'_>) -> Place {
     let behind = state.mark.get() - asked.sequence.get();
-    let in_window = device.window == Window::SixtyFour && behind < 64;
+    let in_window = slot.window == Window::SixtyFour && behind < 64;
     if in_window && state.window >> behind & 1 == 0 {
         return Place::Within;
     }
     // A device that starts to send a boot counter is strict from that message on. If it begins
     // again at a low sequence then, it needs a new key epoch.
     let counts_boots = state.boot.is_some() || asked.message.reading.boot.is_some();
-    if !device.strict && !counts_boots && asked.timestamp > state.newest {
+    let may_restart = !slot.strict && !counts_boots;
+    if (may_restart || outlier(state, behind)) && asked.timestamp > state.newest {
         return Place::Restart;
     }
     Place::Refused(match state.recall(asked.sequence, &asked.message.tag) {
@@ -118,12 +126,28 @@ fn at_or_below(state: &DeviceState, device: &Device, asked: &Asked<'_>) -> Place
     })
 }
 
+/// Whether the mark, and not the message that far below it, is what went wrong.
+///
+/// Check 13 needs something to compare with. A device's first message has nothing before it, and
+/// after a long silence a wide jump is plausible: there one wrong number could set a mark that a
+/// strict device never reaches again. No bound on the first number would do. One below 2^53 leaves
+/// marks that are out of reach all the same; and an honest device whose state was lost here may be
+/// anywhere, since each of its starts uses up a block of numbers and some publishers number by the
+/// clock. So the number is taken, and is unproven until the device goes on from it: if the next
+/// message lies further below than a jump may reach, the device counts down there. A wrong yes
+/// accepts nothing twice, because the timestamp must be newer than all before, and all before is
+/// closed by the floor; a wrong no locks a device out until its key is renewed.
+fn outlier(state: &DeviceState, behind: u64) -> bool {
+    state.unproven && behind > PLAUSIBLE_JUMP
+}
+
 /// Moves the mark up; says how many numbers were passed over.
 pub(super) fn rise(state: &mut DeviceState, asked: &Asked<'_>) -> Option<Notice> {
     let step = asked.sequence.get() - state.mark.get();
     let missing = (step - 1).saturating_sub(left_unused(state, asked));
     state.window = if step < 64 { state.window << step } else { 0 };
     state.mark = asked.sequence;
+    state.unproven = step > PLAUSIBLE_JUMP;
     (missing > 0).then_some(Notice::Gap { missing })
 }
 
@@ -136,8 +160,8 @@ fn left_unused(state: &DeviceState, asked: &Asked<'_>) -> u64 {
     }
 }
 
-/// The state with an admitted message in it.
-pub(super) fn settled(mut state: DeviceState, asked: &Asked<'_>) -> DeviceState {
+/// Puts an admitted message into its device's state.
+pub(super) fn settle(state: &mut DeviceState, asked: &Asked<'_>) {
     let message = asked.message;
     let behind = state.mark.get() - asked.sequence.get();
     if behind < 64 {
@@ -145,14 +169,11 @@ pub(super) fn settled(mut state: DeviceState, asked: &Asked<'_>) -> DeviceState 
     }
     state.newest = state.newest.max(asked.timestamp);
     state.session = message.session;
-    state.boot = if message.epoch > state.epoch {
-        // Counts anew, and stays strict if it ever counted.
-        message.reading.boot.or(state.boot.map(|_| Boot(0)))
-    } else {
-        // A late message of an earlier start does not take the counter back.
-        state.boot.max(message.reading.boot)
-    };
+    if message.epoch > state.epoch {
+        state.forget_boots();
+    }
+    // A late message of an earlier start does not take the counter back.
+    state.boot = state.boot.max(message.reading.boot);
     state.epoch = message.epoch;
     state.remember(asked.sequence, &message.tag, asked.now);
-    state
 }

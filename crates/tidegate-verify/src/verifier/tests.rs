@@ -1,8 +1,11 @@
 //! Checks 1 to 8, each with an accepted message one step away.
 
+mod formats;
+
 use super::*;
 use crate::testing::{NOW, Said, device, key, registry, topic, with_devices};
 use tidegate_envelope::id::DeviceId;
+use tidegate_envelope::json::Document;
 
 const MAX: usize = 65_536;
 
@@ -22,6 +25,8 @@ fn check(registry: Registry, topic: &str, payload: &[u8], principal: &Principal)
         retained: false,
         principal,
         session: SessionId(1),
+        resumed: false,
+        detached: None,
     };
     let verdict = verifier.verify(Unverified::new(delivery), NOW);
     verdict
@@ -203,6 +208,8 @@ fn retained_oversize_and_too_many_are_refused_before_anything_is_read() {
         retained: true,
         principal: &Principal::Broker,
         session: SessionId(1),
+        resumed: false,
+        detached: None,
     };
     let reason = |delivery| {
         verifier
@@ -237,6 +244,8 @@ fn anonymous_sender_is_taken_only_where_it_was_allowed_and_only_with_a_mac() {
             retained: false,
             principal,
             session: SessionId(1),
+            resumed: false,
+            detached: None,
         };
         let verdict = verifier.verify(Unverified::new(delivery), NOW);
         verdict.err().map(|refusal| refusal.reason)
@@ -259,6 +268,8 @@ fn refusal_repeats_a_foreign_topic_shortened_and_escaped() {
         retained: false,
         principal: &Principal::Broker,
         session: SessionId(1),
+        resumed: false,
+        detached: None,
     };
     let refusal = verifier.verify(Unverified::new(delivery), NOW).unwrap_err();
     assert!(
@@ -280,6 +291,8 @@ fn unprotected_levels_take_unsigned_and_forged_messages_but_not_junk() {
             retained: true,
             principal,
             session: SessionId(1),
+            resumed: false,
+            detached: None,
         };
         let verdict = verifier.verify(Unverified::new(delivery), NOW);
         verdict

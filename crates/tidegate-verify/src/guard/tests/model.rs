@@ -5,6 +5,7 @@ use super::*;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::collections::HashSet;
+use tidegate_envelope::cose_v1::TagLength;
 
 /// What can happen.
 #[derive(Debug, Clone)]
@@ -24,10 +25,19 @@ enum Step {
         device: usize,
         wiped: bool,
     },
+    /// A device sends one wrong number, far ahead. It does so once.
+    Poison {
+        device: usize,
+    },
     /// Somebody delivers any message that was ever made, through this session.
     Deliver {
         which: prop::sample::Index,
         session: u64,
+        resumed: bool,
+    },
+    /// The registry changes, and more than the window may.
+    Change {
+        window: bool,
     },
     Commit,
     FailCommits(bool),
@@ -47,6 +57,8 @@ enum Step {
 struct World {
     window: bool,
     counts_boots: bool,
+    /// Messages are cose-v1, where every start is counted.
+    cose: bool,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,9 +67,11 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (device.clone(), 0..3_u64, prop::bool::weighted(0.2))
             .prop_map(|(device, skip, held)| Step::Make { device, skip, held }),
         1 => device.clone().prop_map(|device| Step::Start { device }),
-        1 => (device, any::<bool>()).prop_map(|(device, wiped)| Step::Enrol { device, wiped }),
-        8 => (any::<prop::sample::Index>(), 1..3_u64)
-            .prop_map(|(which, session)| Step::Deliver { which, session }),
+        1 => (device.clone(), any::<bool>()).prop_map(|(device, wiped)| Step::Enrol { device, wiped }),
+        1 => device.prop_map(|device| Step::Poison { device }),
+        8 => (any::<prop::sample::Index>(), 1..3_u64, any::<bool>())
+            .prop_map(|(which, session, resumed)| Step::Deliver { which, session, resumed }),
+        1 => any::<bool>().prop_map(|window| Step::Change { window }),
         4 => Just(Step::Commit),
         1 => any::<bool>().prop_map(Step::FailCommits),
         3 => (0..20_000_u64).prop_map(|ms| Step::Wait { ms }),
@@ -69,7 +83,11 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    any::<(bool, bool)>().prop_map(|(window, counts_boots)| World { window, counts_boots })
+    any::<(bool, bool, bool)>().prop_map(|(window, counts_boots, cose)| World {
+        window,
+        counts_boots: counts_boots || cose,
+        cose,
+    })
 }
 
 /// A device as it is, with its key and counters.
@@ -78,6 +96,7 @@ struct Publisher {
     sequence: u64,
     boot: u32,
     epoch: u16,
+    has_poisoned: bool,
 }
 
 struct Model {
@@ -98,14 +117,7 @@ impl Model {
     fn new(world: World) -> Self {
         Self {
             world,
-            gateway: Gateway::new(|device| {
-                device.quota_per_s = u32::MAX;
-                device.window = if world.window {
-                    Window::SixtyFour
-                } else {
-                    Window::None
-                };
-            }),
+            gateway: Gateway::new(|device| world.configure(device)),
             publishers: Default::default(),
             made: Vec::new(),
             time: NOW,
@@ -120,7 +132,15 @@ impl Model {
             Step::Make { device, skip, held } => {
                 self.make(device, skip);
                 if !held {
-                    self.deliver(self.made.len() - 1, 1);
+                    self.deliver(self.made.len() - 1, 1, false);
+                }
+            }
+            Step::Poison { device } => {
+                if !std::mem::replace(&mut self.publishers[device].has_poisoned, true) {
+                    let before = self.publishers[device].sequence;
+                    self.make(device, 1 << 40);
+                    self.publishers[device].sequence = before;
+                    self.deliver(self.made.len() - 1, 1, false);
                 }
             }
             Step::Start { device } => self.publishers[device].start(self.world),
@@ -131,10 +151,21 @@ impl Model {
                 }
                 publisher.epoch = 1;
             }
-            Step::Deliver { which, session } => {
+            Step::Deliver {
+                which,
+                session,
+                resumed,
+            } => {
                 if !self.made.is_empty() {
-                    self.deliver(which.index(self.made.len()), session);
+                    self.deliver(which.index(self.made.len()), session, resumed);
                 }
+            }
+            Step::Change { window } => {
+                self.world.window = window;
+                let world = self.world;
+                let count = self.gateway.registry.devices().len() as u32 + 1;
+                self.gateway
+                    .change(adopting::registry_of(count, |device| world.configure(device)));
             }
             Step::Commit => self.commit(),
             Step::FailCommits(failing) => self.gateway.log.failing = failing,
@@ -172,13 +203,25 @@ impl Model {
             flow: self.made.len() as f64,
             ..Said::at(publisher.sequence, self.time)
         };
-        self.made.push((number, said.signed()));
+        let payload = if self.world.cose {
+            said.cose(TagLength::Short)
+        } else {
+            said.signed()
+        };
+        self.made.push((number, payload));
     }
 
-    fn deliver(&mut self, which: usize, session: u64) {
+    /// What is refused leaves no trace, and a duplicate none but that it has come.
+    fn deliver(&mut self, which: usize, session: u64, resumed: bool) {
         let (device, payload) = self.made[which].clone();
-        (self.gateway.device, self.gateway.session) = (device, session);
-        self.gateway.admit(&payload);
+        let gateway = &mut self.gateway;
+        (gateway.device, gateway.session, gateway.resumed) = (device, session, resumed);
+        let (before, before_copies) = (gateway.snapshot(), snapshot_without_copies(gateway));
+        match gateway.admit(&payload) {
+            Outcome::Admitted => {}
+            Outcome::Duplicate => assert_eq!(snapshot_without_copies(gateway), before_copies),
+            Outcome::Refused(_) => assert_eq!(gateway.snapshot(), before),
+        }
     }
 
     /// Everything that is promised about acceptance is checked where it happens.
@@ -198,8 +241,8 @@ impl Model {
             let on_disk = &self.gateway.log.loaded.devices;
             let on_disk = on_disk.iter().find(|(other, _)| other.0 as usize == index);
             assert_eq!(
-                device.state.as_ref().map(without_copies),
-                on_disk.map(|(_, state)| without_copies(state)),
+                device.state.as_ref().map(DeviceState::without_copies),
+                on_disk.map(|(_, state)| state.without_copies()),
                 "memory differs from disk"
             );
         }
@@ -225,6 +268,21 @@ impl Model {
     }
 }
 
+impl World {
+    fn configure(self, device: &mut crate::registry::Device) {
+        device.quota_per_s = u32::MAX;
+        device.window = if self.window {
+            Window::SixtyFour
+        } else {
+            Window::None
+        };
+        if self.cose {
+            let channels = Arc::new(["flow_rate".into()]);
+            device.format = crate::registry::Format::CoseV1 { channels };
+        }
+    }
+}
+
 impl Publisher {
     fn start(&mut self, world: World) {
         if world.counts_boots {
@@ -236,13 +294,13 @@ impl Publisher {
     }
 }
 
-/// The bytes of a state with the counts of copies at 0, which are not durable by themselves.
-fn without_copies(state: &DeviceState) -> Vec<u8> {
-    let mut bytes = state.to_bytes();
-    for copies in bytes[49..].iter_mut().skip(12).step_by(13) {
-        *copies = 0;
+fn snapshot_without_copies(gateway: &Gateway) -> String {
+    let mut guard = gateway.guard.clone();
+    guard.clock.read(gateway.now);
+    for slot in &mut guard.devices {
+        slot.state = slot.state.take().map(|state| state.without_copies());
     }
-    bytes
+    format!("{guard:?}")
 }
 
 fn config() -> ProptestConfig {

@@ -78,7 +78,20 @@ fn attempt(change: impl Fn(&mut Attempt)) -> Result<Vec<Notice>, Vec<Reason>> {
         retained: attempt.retained,
         principal: &attempt.principal,
         session: SessionId(attempt.session),
+        resumed: false,
+        detached: None,
     };
+    let before = gateway.snapshot();
+    let outcome = decide(&mut gateway, delivery, attempt.failing);
+    // A duplicate is acknowledged, and only that it has come is noted.
+    if outcome.is_err() && outcome != Err(vec![Reason::Duplicate]) {
+        assert_eq!(gateway.snapshot(), before, "{outcome:?} changed something");
+    }
+    outcome
+}
+
+/// All checks, in the order in which the pipeline makes them.
+fn decide(gateway: &mut Gateway, delivery: Delivery<'_>, failing: bool) -> Result<Vec<Notice>, Vec<Reason>> {
     let named = |refusal: Refusal| [vec![refusal.reason], refusal.also].concat();
     let verified = gateway
         .verifier
@@ -89,7 +102,7 @@ fn attempt(change: impl Fn(&mut Attempt)) -> Result<Vec<Notice>, Vec<Reason>> {
         Outcome::Duplicate => return Err(vec![Reason::Duplicate]),
         Outcome::Refused(refusal) => return Err(named(refusal)),
     }
-    gateway.log.failing = attempt.failing;
+    gateway.log.failing = failing;
     let fresh = gateway.guard.commit(&mut gateway.log);
     let fresh = fresh.map_err(|_| vec![Reason::StorageUnavailable])?;
     Ok(fresh[0].get().notices.clone())
@@ -213,6 +226,8 @@ fn every_reason_of_the_table_is_one_step_from_an_accepted_message() {
         retained: false,
         principal: &Principal::Broker,
         session: SessionId(1),
+        resumed: false,
+        detached: None,
     };
     let refused = gateway
         .verifier
@@ -220,4 +235,191 @@ fn every_reason_of_the_table_is_one_step_from_an_accepted_message() {
         .unwrap_err();
     produced.extend([R::ColdStart, refused.reason]);
     assert_eq!(produced.into_iter().collect::<Vec<_>>(), TABLE);
+}
+
+/// One message with every fault that it can have at once, which are then mended in the order of the
+/// table: each time the first one left names the refusal, and behind a valid MAC the others follow.
+#[test]
+fn first_failing_check_names_the_refusal_whatever_else_fails() {
+    use Reason as R;
+    let mut gateway = Gateway::new(|device| {
+        device.enabled = device.id.as_str() == "device-001";
+        device.keys.push((KeyEpoch(2), key(&device.id, 2)));
+        device.keys.remove(0);
+    });
+    let said = |epoch, sequence, timestamp| Said {
+        epoch: Some(epoch),
+        ..boot(1, sequence, timestamp)
+    };
+    assert_eq!(gateway.send(said(1, 100, NOW)), accepted());
+    assert_eq!(gateway.send(said(2, 101, NOW)), accepted());
+    for _ in 0..1_000 {
+        let (topic, payload) = ("nowhere", Vec::new());
+        let delivery = delivery(topic, &payload, false, &Principal::Anonymous);
+        assert_eq!(decide(&mut gateway, delivery, false), Err(vec![R::TopicInvalid]));
+    }
+
+    let other = Principal::Certificate {
+        id: device(2).id,
+        role: Role::Device,
+    };
+    let own = Principal::Certificate {
+        id: device(1).id,
+        role: Role::Device,
+    };
+    let (old, anonymous) = (NOW.minus(60 * SECOND), Principal::Anonymous);
+    let text = |said: Said| String::from_utf8(said.signed()).unwrap();
+    let stale_replay = said(1, 100, old);
+    let foreign = r#"{"device_id": "HYDROLOGIC-Device-002", "kid": 1, "timestamp": "2026-02-19T03:34:05Z"}"#;
+    let bare = foreign.replace("002", "001");
+    let faults: Vec<(String, Vec<u8>, bool, &Principal, Vec<Reason>)> = vec![
+        (
+            "nowhere".into(),
+            vec![b'{'; 65_537],
+            true,
+            &anonymous,
+            vec![R::Oversize],
+        ),
+        (
+            "nowhere".into(),
+            b"{".into(),
+            true,
+            &anonymous,
+            vec![R::RateLimited],
+        ),
+        ("nowhere".into(), b"{".into(), true, &anonymous, vec![R::Retained]),
+        (
+            "nowhere".into(),
+            b"{".into(),
+            false,
+            &anonymous,
+            vec![R::TopicInvalid],
+        ),
+        (topic(3), b"{".into(), false, &anonymous, vec![R::UnknownDevice]),
+        (topic(2), b"{".into(), false, &anonymous, vec![R::DeviceDisabled]),
+        (topic(1), b"{".into(), false, &other, vec![R::IdentityMismatch]),
+        (topic(1), b"{".into(), false, &own, vec![R::Malformed]),
+        (
+            topic(1),
+            text(stale_replay)
+                .replace("\"kid\": 1", "\"kid\": 9")
+                .replace("hmac", "hmax")
+                .into(),
+            false,
+            &own,
+            vec![R::UnknownKey],
+        ),
+        (
+            topic(1),
+            text(stale_replay)
+                .replace("\"kid\": 1", "\"kid\": 0")
+                .replace("hmac", "hmax")
+                .into(),
+            false,
+            &own,
+            vec![R::KeyRetired],
+        ),
+        (
+            topic(1),
+            text(stale_replay)
+                .replace("hmac", "hmax")
+                .replace("Device-001", "Device-002")
+                .into(),
+            false,
+            &own,
+            vec![R::MissingMac],
+        ),
+        (
+            topic(1),
+            text(stale_replay).replace("Device-001", "Device-002").into(),
+            false,
+            &own,
+            vec![R::BadMac],
+        ),
+        (
+            topic(1),
+            signed(foreign),
+            false,
+            &own,
+            vec![R::IdentityMismatch, R::BadSchema, R::Stale],
+        ),
+        (topic(1), signed(&bare), false, &own, vec![R::BadSchema, R::Stale]),
+        (
+            topic(1),
+            stale_replay.signed(),
+            false,
+            &own,
+            vec![R::KeyRetired, R::Stale, R::Replay],
+        ),
+        (
+            topic(1),
+            said(2, 100, old).signed(),
+            false,
+            &own,
+            vec![R::Stale, R::Replay],
+        ),
+        (
+            topic(1),
+            said(2, 1 << 53, old).signed(),
+            false,
+            &own,
+            vec![R::Stale, R::Replay, R::SeqJump],
+        ),
+        (
+            topic(1),
+            said(2, 1 << 53, NOW.plus(60 * SECOND)).signed(),
+            false,
+            &own,
+            vec![R::Future, R::SeqJump],
+        ),
+        (
+            topic(1),
+            said(2, 100, NOW).signed(),
+            false,
+            &own,
+            vec![R::SeqConflict],
+        ),
+        (
+            topic(1),
+            said(2, 101, NOW).signed(),
+            false,
+            &own,
+            vec![R::Duplicate],
+        ),
+        (topic(1), said(2, 101, NOW).signed(), false, &own, vec![R::Replay]),
+        (
+            topic(1),
+            said(2, 1 << 53, NOW).signed(),
+            false,
+            &own,
+            vec![R::SeqJump],
+        ),
+    ];
+    for (position, (topic, payload, retained, principal, reasons)) in faults.into_iter().enumerate() {
+        let delivery = delivery(&topic, &payload, retained, principal);
+        let named = decide(&mut gateway, delivery, false);
+        assert_eq!(named, Err(reasons.clone()), "fault {position}");
+        if reasons == [R::RateLimited] {
+            gateway.wait(SECOND);
+        }
+    }
+    let (topic, payload) = (topic(1), said(2, 102, NOW).signed());
+    let right = delivery(&topic, &payload, false, &own);
+    assert_eq!(
+        decide(&mut gateway, right, true),
+        Err(vec![R::StorageUnavailable])
+    );
+    assert_eq!(decide(&mut gateway, right, false), accepted());
+}
+
+fn delivery<'d>(topic: &'d str, payload: &'d [u8], retained: bool, principal: &'d Principal) -> Delivery<'d> {
+    Delivery {
+        topic,
+        payload,
+        retained,
+        principal,
+        session: SessionId(1),
+        resumed: false,
+        detached: None,
+    }
 }
