@@ -83,6 +83,8 @@ pub struct TopicRules {
     pub telemetry: TopicPattern,
     /// Where each device gets its commands.
     pub commands: TopicPattern,
+    /// Where each device asks for the time; the answer comes as a command.
+    pub time: TopicPattern,
     /// Filters that gateways and operators may read; narrower ones are allowed too.
     pub readable: Vec<String>,
     /// From the identity in a certificate to the topic segment; asked once per connection.
@@ -94,6 +96,7 @@ impl fmt::Debug for TopicRules {
         f.debug_struct("TopicRules")
             .field("telemetry", &self.telemetry)
             .field("commands", &self.commands)
+            .field("time", &self.time)
             .field("readable", &self.readable)
             .finish_non_exhaustive()
     }
@@ -104,13 +107,13 @@ impl fmt::Debug for TopicRules {
 pub(crate) enum Rights {
     /// Everything outside `$`.
     Open,
-    /// A device: one topic to write, one to read.
+    /// A device: readings and questions to write, commands to read.
     Device {
         telemetry: String,
         commands: String,
-        rules: Arc<TopicRules>,
+        time: String,
     },
-    /// Reads what is readable.
+    /// Reads what is readable, writes commands: answers to devices that ask.
     Gateway(Arc<TopicRules>),
     /// Reads what is readable, writes commands.
     Operator(Arc<TopicRules>),
@@ -134,7 +137,7 @@ impl Rights {
             Role::Device => (rules.segment)(id).map_or(Self::Nothing, |segment| Self::Device {
                 telemetry: rules.telemetry.topic(&segment),
                 commands: rules.commands.topic(&segment),
-                rules: Arc::clone(rules),
+                time: rules.time.topic(&segment),
             }),
         })
     }
@@ -144,9 +147,12 @@ impl Rights {
     pub(crate) fn publish(&self, topic: &str, retain: bool) -> Result<(), Reason> {
         let (allowed, retainable) = match self {
             Self::Open => (!topic.starts_with('$'), true),
-            Self::Device { telemetry, rules, .. } => (topic == telemetry, !rules.telemetry.matches(topic)),
-            Self::Operator(rules) => (rules.commands.matches(topic), !rules.telemetry.matches(topic)),
-            Self::Gateway(_) | Self::Nothing => (false, false),
+            // Neither a reading nor a question says anything about later.
+            Self::Device { telemetry, time, .. } => (topic == telemetry || topic == time, false),
+            Self::Gateway(rules) | Self::Operator(rules) => {
+                (rules.commands.matches(topic), !rules.telemetry.matches(topic))
+            }
+            Self::Nothing => (false, false),
         };
         match (allowed, retain && !retainable) {
             (false, _) => Err(Reason::AclDenied),
@@ -176,6 +182,7 @@ mod tests {
         Access::Certificates(Arc::new(TopicRules {
             telemetry: TopicPattern::new("site/{device}/sensors").unwrap(),
             commands: TopicPattern::new("site/{device}/commands").unwrap(),
+            time: TopicPattern::new("site/{device}/time").unwrap(),
             readable: vec!["site/+/sensors".to_owned()],
             segment: Box::new(|id| id.as_str().strip_prefix("id-").map(str::to_owned)),
         }))
@@ -218,7 +225,19 @@ mod tests {
                 denied,
             ),
             (rights("gw", Role::Gateway), "site/001/sensors", false, denied),
-            (rights("gw", Role::Gateway), "site/001/commands", false, denied),
+            (rights("gw", Role::Gateway), "site/001/commands", false, Ok(())),
+            (rights("gw", Role::Gateway), "site/001/time", false, denied),
+            (rights("gw", Role::Gateway), "site/a/b/commands", false, denied),
+            (rights("id-001", Role::Device), "site/001/time", false, Ok(())),
+            (
+                rights("id-001", Role::Device),
+                "site/001/time",
+                true,
+                Err(Reason::Retained),
+            ),
+            (rights("id-001", Role::Device), "site/002/time", false, denied),
+            (rights("id-001", Role::Device), "site/001/time/x", false, denied),
+            (rights("op", Role::Operator), "site/001/time", false, denied),
             (rights("op", Role::Operator), "site/001/commands", false, Ok(())),
             (rights("op", Role::Operator), "site/001/commands", true, Ok(())),
             (rights("op", Role::Operator), "site/001/sensors", false, denied),
@@ -242,6 +261,7 @@ mod tests {
             (rights("id-001", Role::Device), "site/002/commands", false),
             (rights("id-001", Role::Device), "site/+/commands", false),
             (rights("id-001", Role::Device), "site/001/sensors", false),
+            (rights("id-001", Role::Device), "site/001/time", false),
             (rights("id-001", Role::Device), "#", false),
             (rights("stranger", Role::Device), "site/stranger/commands", false),
             (rights("gw", Role::Gateway), "site/+/sensors", true),

@@ -8,30 +8,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use rmqtt_codec::types::{Publish, QoS};
 use rustls::ServerConfig;
 use tidegate_envelope::id::DeviceId;
+use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::config::{BrokerConfig, Transport};
-use crate::door::Door;
-use crate::filter::is_topic_name;
+use crate::acl::Access;
+use crate::config::{BrokerConfig, Limits, Transport};
+use crate::door::{Door, Proof, receive};
 use crate::gate::Gate;
-use crate::router::RouteMemory;
 use crate::session::Order;
-use crate::shared::Shared;
+use crate::shared::{Course, Shared};
 
 /// How often sessions, wills and event counts are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Time for farewells when the broker stops, beside [`Limits::drain_within`](crate::Limits::drain_within).
 const FAREWELLS_WITHIN: Duration = Duration::from_secs(2);
-
-/// [`Handle`] publishes as this session; no client has it.
-const INSIDE: u64 = 0;
 
 /// A broker whose ports are open.
 pub struct Broker {
@@ -70,11 +67,8 @@ impl Broker {
         let BrokerConfig {
             listeners,
             tls,
-            mut limits,
+            limits,
         } = config;
-        // With a window of nothing, nothing would ever be acknowledged.
-        limits.max_incoming_in_flight = limits.max_incoming_in_flight.max(1);
-        limits.max_outgoing_in_flight = limits.max_outgoing_in_flight.max(1);
         if listeners.is_empty() {
             return Err(BrokerError::NoListener);
         }
@@ -85,10 +79,27 @@ impl Broker {
             return Err(BrokerError::NoTls(listener.address));
         }
         let doors = listeners.iter().map(Door::open).collect::<Result<_, _>>()?;
-        Ok(Self {
+        Ok(Self::over(doors, limits, tls, gate))
+    }
+
+    /// A broker that opens no port: clients come by [`Handle::attach`].
+    pub fn without_listeners<G: Gate>(limits: Limits, gate: Arc<G>) -> Self {
+        Self::over(Vec::new(), limits, None, gate)
+    }
+
+    fn over<G: Gate>(
+        doors: Vec<Door>,
+        mut limits: Limits,
+        tls: Option<Arc<ServerConfig>>,
+        gate: Arc<G>,
+    ) -> Self {
+        // With a window of nothing, nothing would ever be acknowledged.
+        limits.max_incoming_in_flight = limits.max_incoming_in_flight.max(1);
+        limits.max_outgoing_in_flight = limits.max_outgoing_in_flight.max(1);
+        Self {
             shared: Arc::new(Shared::new(gate, limits, tls)),
             doors,
-        })
+        }
     }
 
     /// The addresses that are listened on, in the order of the configuration.
@@ -108,12 +119,16 @@ impl Broker {
     /// Serves until `stop` is cancelled; then accepts and reads nothing more, lets the gate
     /// finish the publishes that it has, acknowledges them, and sends clients away.
     pub async fn run(self, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        let end = CancellationToken::new();
+        let Course {
+            tasks,
+            stop: stopping,
+            end,
+        } = &self.shared.course;
         for door in self.doors {
-            tasks.spawn(door.run(Arc::clone(&self.shared), tasks.clone(), stop.clone(), end.clone()));
+            tasks.spawn(door.run(Arc::clone(&self.shared)));
         }
         stop.run_until_cancelled(look_after(&self.shared)).await;
+        stopping.cancel();
         self.shared.sessions.shut_down();
         tasks.close();
         let grace = self.shared.limits.drain_within + FAREWELLS_WITHIN;
@@ -182,6 +197,20 @@ impl Handle {
         }
     }
 
+    /// Serves an MQTT client over any stream, as if it had come through a port: one that another
+    /// process or a simulation carries. Must be called in a tokio runtime; once the broker stops,
+    /// the stream is closed.
+    ///
+    /// Whoever calls vouches that `principal` is at the other end: nothing here checks it.
+    /// `peer` is what limits per address and events go by.
+    pub fn attach<S>(&self, stream: S, peer: SocketAddr, principal: Arc<Principal>, access: Access)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let link = Either::Right(Box::new(stream) as Box<_>);
+        receive(&self.shared, link, peer, Proof::Vouched(principal), access);
+    }
+
     /// Takes this TLS configuration for handshakes from now on. Established connections stay,
     /// save those whose CONNECT is still to come: they are told to try again.
     ///
@@ -221,21 +250,9 @@ impl Handle {
     /// # Errors
     /// When `topic` is not a topic name.
     pub fn publish(&self, topic: &str, payload: Bytes) -> Result<u64, BrokerError> {
-        if !is_topic_name(topic) {
-            return Err(BrokerError::TopicName(topic.to_owned()));
-        }
-        let publish = Publish {
-            dup: false,
-            retain: false,
-            qos: QoS::AtLeastOnce,
-            topic: ByteString::from(topic),
-            packet_id: None,
-            payload,
-            properties: None,
-        };
-        let routed = self
-            .shared
-            .distribute(&mut RouteMemory::default(), &publish, INSIDE);
-        Ok(routed.queued)
+        self.shared
+            .publish_inside(ByteString::from(topic), payload)
+            .map(|routed| routed.queued)
+            .ok_or_else(|| BrokerError::TopicName(topic.to_owned()))
     }
 }

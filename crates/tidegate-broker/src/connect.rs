@@ -19,7 +19,7 @@ use crate::acl::{Access, Rights};
 use crate::connection::{Clock, Connection, FIRST_READ_BYTES, Link, say};
 use crate::filter::is_topic_name;
 use crate::limits::Place;
-use crate::message::owned;
+use crate::message::{owned, too_many_user_properties};
 use crate::router::RouteMemory;
 use crate::session::{Leash, stable_id};
 use crate::sessions::ClaimError;
@@ -195,6 +195,7 @@ impl Arrival {
         wire.accept(granted, &mut output);
         let mut connection = Connection {
             stable_id: stable_id(&self.principal, &connect.client_id),
+            resumed: claim.resumed,
             outgoing_window: usize::from(connect.receive_maximum.min(shared.limits.max_outgoing_in_flight)),
             expires_at: valid_for.and_then(|valid_for| Instant::now().checked_add(valid_for)),
             keep_alive: keep_alive(connect.keep_alive_s),
@@ -309,6 +310,14 @@ fn examine_will(shared: &Shared, rights: &Rights, will: &Will) -> Result<(), Ref
             detail,
         ));
     }
+    if let Some(detail) = too_many_user_properties(&will.publish) {
+        return Err(Refusal::event(
+            ConnectAckReason::PacketTooLarge,
+            Reason::Oversize,
+            Some(topic),
+            detail,
+        ));
+    }
     rights.publish(topic, will.publish.retain).map_err(|reason| {
         Refusal::event(
             ConnectAckReason::NotAuthorized,
@@ -321,12 +330,6 @@ fn examine_will(shared: &Shared, rights: &Rights, will: &Will) -> Result<(), Ref
 
 fn claim_refusal(error: ClaimError) -> Refusal {
     match error {
-        ClaimError::Foreign => Refusal::event(
-            ConnectAckReason::ClientIdentifierNotValid,
-            Reason::SessionTakeover,
-            None,
-            "the client id belongs to another identity; the newcomer was refused",
-        ),
         ClaimError::Full => Refusal::event(
             ConnectAckReason::QuotaExceeded,
             Reason::ConnectionLimit,

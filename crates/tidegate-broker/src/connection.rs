@@ -20,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use crate::acl::Rights;
@@ -33,8 +32,13 @@ use crate::session::{Flow, LateWill, Leash, Order, Session};
 use crate::shared::{Shared, Who};
 use crate::wire::{Acknowledge, Packet, Will, Wire};
 
-/// A socket with or without TLS.
-pub(crate) type Link = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+/// What carries a connection: a TCP socket, or anything else, TLS for example.
+pub(crate) type Link = Either<TcpStream, Box<dyn Stream>>;
+
+/// Bytes both ways.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// First size of a connection's read buffer; most devices never need more.
 pub(crate) const FIRST_READ_BYTES: usize = 512;
@@ -69,6 +73,8 @@ pub(crate) struct Connection {
     pub(crate) who: Who,
     pub(crate) principal: Arc<Principal>,
     pub(crate) stable_id: u64,
+    /// Whether CONNACK said that the session was still there.
+    pub(crate) resumed: bool,
     pub(crate) rights: Rights,
     pub(crate) session: Arc<Session>,
     pub(crate) flow: OwnedMutexGuard<Flow>,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
 use tidegate_pki::tls::classify;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -13,7 +14,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::acl::Access;
 use crate::broker::BrokerError;
@@ -27,8 +27,12 @@ use crate::tls::Identity;
 /// Sockets that the kernel holds for us between two accepts.
 const BACKLOG: u32 = 4_096;
 
-/// Pause after a failed accept: usually there are no file descriptors left, and some must go first.
+/// Longest pause after a failed accept: usually there are no file descriptors left, and some must
+/// go first.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A lack that lasts is told once in this time.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Idle time after which the kernel asks whether a peer still exists. It finds half-open sockets
 /// of clients that promised no keep-alive.
@@ -63,59 +67,101 @@ impl Door {
         self.address
     }
 
-    /// Accepts until `stop`. Each socket gets a task of its own at once, so that a mute one keeps
-    /// nobody waiting; the tasks end when `end` is cancelled.
-    pub(crate) async fn run(
-        self,
-        shared: Arc<Shared>,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-        end: CancellationToken,
-    ) {
+    /// Accepts until the broker stops.
+    pub(crate) async fn run(self, shared: Arc<Shared>) {
+        let proof = match self.transport {
+            Transport::Plain => Proof::None,
+            Transport::Tls => Proof::Tls,
+        };
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = shared.course.stop.cancelled() => return,
                 accepted = self.listener.accept() => accepted,
             };
-            let (socket, peer) = match accepted {
-                Ok(accepted) => accepted,
+            match accepted {
+                Ok((socket, peer)) => {
+                    set_options(&socket);
+                    receive(
+                        &shared,
+                        Either::Left(socket),
+                        peer,
+                        proof.clone(),
+                        self.access.clone(),
+                    );
+                }
+                // The peer has gone again: no reason to let the next one wait.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed");
-                    sleep(ACCEPT_PAUSE).await;
-                    continue;
+                    if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                        told = Some(Instant::now());
+                        self.tell_lack(&shared, &error);
+                    }
+                    tokio::select! {
+                        () = sleep(ACCEPT_PAUSE) => {}
+                        () = shared.places.freed() => {}
+                    }
                 }
-            };
-            let who = Who {
-                peer,
-                principal: None,
-                client_id: None,
-            };
-            let place = match shared.places.take(peer.ip()) {
-                Ok(place) => place,
-                Err(full) => {
-                    shared.report(Reason::ConnectionLimit, &who, None, describe(full));
-                    continue;
-                }
-            };
-            let newcomer = Newcomer {
-                socket,
-                who,
-                place,
-                transport: self.transport,
-                access: self.access.clone(),
-                shared: Arc::clone(&shared),
-            };
-            let (stop, end) = (stop.clone(), end.clone());
-            tasks.spawn(async move {
-                // In a box, the future of handshake and CONNECT is gone once the connection runs.
-                let admitted = Box::pin(newcomer.admit(stop)).await;
-                if let Some(connection) = admitted {
-                    end.run_until_cancelled(connection.run()).await;
-                }
-            });
+            }
         }
     }
+
+    /// Newcomers wait in the kernel's queue until there is room; those who are connected go on.
+    fn tell_lack(&self, shared: &Shared, error: &io::Error) {
+        tracing::error!(address = %self.address, %error, "cannot accept connections; trying on");
+        let who = Who {
+            peer: self.address,
+            principal: None,
+            client_id: None,
+        };
+        let detail = format!("no connection can be accepted at this address: {error}");
+        shared.report(Reason::ConnectionLimit, &who, None, detail);
+    }
+}
+
+/// How the other end proves who it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// Not at all.
+    None,
+    /// By its TLS certificate, where one is asked for.
+    Tls,
+    /// The process that holds the stream knows.
+    Vouched(Arc<Principal>),
+}
+
+/// Serves whoever is at the other end of a stream, if there is a place. Each stream gets a task of
+/// its own at once, so that a mute one keeps nobody waiting.
+pub(crate) fn receive(shared: &Arc<Shared>, link: Link, peer: SocketAddr, proof: Proof, access: Access) {
+    let who = Who {
+        peer,
+        principal: None,
+        client_id: None,
+    };
+    let place = match shared.places.take(peer.ip()) {
+        Ok(place) => place,
+        Err(full) => {
+            shared.report(Reason::ConnectionLimit, &who, None, describe(full));
+            return;
+        }
+    };
+    let newcomer = Newcomer {
+        link,
+        who,
+        place,
+        proof,
+        access,
+        shared: Arc::clone(shared),
+    };
+    let (stop, end) = (shared.course.stop.clone(), shared.course.end.clone());
+    shared.course.tasks.spawn(async move {
+        // In a box, the future of handshake and CONNECT is gone once the connection runs.
+        let admitted = Box::pin(newcomer.admit(stop)).await;
+        if let Some(connection) = admitted {
+            end.run_until_cancelled(connection.run()).await;
+        }
+    });
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -136,12 +182,12 @@ fn describe(full: Full) -> &'static str {
     }
 }
 
-/// A socket that has said nothing yet.
+/// Somebody who has said nothing yet.
 struct Newcomer {
-    socket: TcpStream,
+    link: Link,
     who: Who,
     place: Place,
-    transport: Transport,
+    proof: Proof,
     access: Access,
     shared: Arc<Shared>,
 }
@@ -174,20 +220,20 @@ impl Newcomer {
 
     /// From the first byte to the end of the CONNECT.
     async fn speak(self) -> Option<(Arrival, Opening)> {
-        set_options(&self.socket);
         let Self {
-            socket,
+            link,
             mut who,
             place,
-            transport,
+            proof,
             access,
             shared,
         } = self;
-        let (link, identity, tls_generation): (Link, _, _) = match transport {
-            Transport::Plain => (Either::Left(socket), Identity::anonymous(), None),
-            Transport::Tls => {
+        let (link, identity, tls_generation): (Link, _, _) = match proof {
+            Proof::None => (link, Identity::vouched(Arc::new(Principal::Anonymous)), None),
+            Proof::Vouched(principal) => (link, Identity::vouched(principal), None),
+            Proof::Tls => {
                 let TlsSlot { config, generation } = shared.tls();
-                let stream = match Box::pin(TlsAcceptor::from(config?).accept(socket)).await {
+                let stream = match Box::pin(TlsAcceptor::from(config?).accept(link)).await {
                     Ok(stream) => stream,
                     Err(error) => {
                         shared.report(classify(&error), &who, None, error.to_string());
@@ -207,7 +253,6 @@ impl Newcomer {
             principal,
             certificate,
         } = identity;
-        let principal = Arc::new(principal);
         who.principal = Some(Arc::clone(&principal));
         let mut arrival = Arrival {
             link,

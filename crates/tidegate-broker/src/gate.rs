@@ -41,14 +41,27 @@ pub struct Incoming {
     pub principal: Arc<Principal>,
     /// Hash of principal and client id: equal for a client that comes back, stable over restarts.
     pub session: u64,
-    /// The client id of the connection, chosen by the client or assigned by the broker.
+    /// Whether this connection resumed a session that the broker still had.
+    pub resumed: bool,
+    /// MQTT 5 user properties, in order, within [`MAX_USER_PROPERTIES`] and
+    /// [`MAX_USER_PROPERTY_BYTES`]; empty for MQTT 3.1.1.
+    pub user_properties: Vec<(ByteString, ByteString)>,
+    /// The client id of the connection, chosen by the client or assigned by the broker; empty for
+    /// what another broker delivers.
     pub client_id: ByteString,
-    /// Network address of the client.
-    pub peer: SocketAddr,
+    /// Network address of the client; `None` for what another broker delivers.
+    pub peer: Option<SocketAddr>,
 }
 
+/// Most user properties of one publish; one with more is `oversize`.
+pub const MAX_USER_PROPERTIES: usize = 32;
+
+/// Most bytes that the user properties of one publish have, names and values together; one with
+/// more is `oversize`. A detached signature has about 150.
+pub const MAX_USER_PROPERTY_BYTES: usize = 4_096;
+
 /// What becomes of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// Subscribers get it, and its sender a successful acknowledgement.
     Deliver,
@@ -57,6 +70,19 @@ pub enum Disposition {
     /// It could not be made durable: MQTT 5 senders are told so, MQTT 3.1.1 connections are
     /// closed without an acknowledgement, so that the client sends it again.
     Unavailable,
+    /// It was a question: nobody gets it, its sender gets a successful acknowledgement, and the
+    /// answer is published. A will is never answered, since its sender is gone.
+    Reply(Reply),
+}
+
+/// The answer to a question that came as a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Where it is published to, with QoS 1 and past access control. What is no topic name is
+    /// logged and dropped.
+    pub topic: ByteString,
+    /// The application messages, in order: one for each key that the asker may hold.
+    pub payloads: Vec<Bytes>,
 }
 
 /// Something that a defender wants to know about a connection.

@@ -9,7 +9,7 @@
 //! their own sockets only every 10 ms.
 //!
 //! **Invariant**: a publish is acknowledged, and shown to subscribers, only after the gate said
-//! [`Disposition::Deliver`]; everything that a client can make the broker keep or wait for has a
+//! [`Disposition::Deliver`] (a question is acknowledged with [`Disposition::Reply`], and shown to nobody); everything that a client can make the broker keep or wait for has a
 //! bound in [`Limits`] or a named constant.
 
 mod acl;
@@ -33,10 +33,13 @@ mod session;
 mod sessions;
 mod shared;
 mod subscribe;
+pub mod subscriber;
 mod tls;
 mod wire;
 
 pub use acl::{Access, PatternError, SegmentLookup, TopicPattern, TopicRules};
 pub use broker::{Broker, BrokerError, Handle, Stats};
 pub use config::{BrokerConfig, Limits, Listener, Transport};
-pub use gate::{Disposition, Gate, Incoming, SecurityEvent};
+pub use gate::{
+    Disposition, Gate, Incoming, MAX_USER_PROPERTIES, MAX_USER_PROPERTY_BYTES, Reply, SecurityEvent,
+};

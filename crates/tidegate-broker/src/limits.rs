@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Notify;
+
 /// Counts the places that are taken.
 #[derive(Debug)]
 pub(crate) struct Places {
     taken: Mutex<Taken>,
+    freed: Notify,
     max: usize,
     max_per_address: usize,
 }
@@ -36,6 +39,7 @@ impl Places {
     pub(crate) fn new(max: usize, max_per_address: usize) -> Self {
         Self {
             taken: Mutex::default(),
+            freed: Notify::new(),
             max,
             max_per_address,
         }
@@ -59,6 +63,11 @@ impl Places {
         })
     }
 
+    /// Waits until some connection gives its place back, and with it its file descriptor.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
     pub(crate) fn total(&self) -> usize {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).total
     }
@@ -74,6 +83,8 @@ impl Drop for Place {
                 taken.by_address.remove(&self.address);
             }
         }
+        drop(taken);
+        self.places.freed.notify_waiters();
     }
 }
 

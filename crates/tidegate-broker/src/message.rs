@@ -10,6 +10,8 @@ use rmqtt_codec::types::{Publish, QoS};
 use rmqtt_codec::v5::PublishProperties;
 use tokio::time::Instant;
 
+use crate::gate::{MAX_USER_PROPERTIES, MAX_USER_PROPERTY_BYTES};
+
 /// What a queued message costs beside its topic and payload, in bytes; deliberately generous.
 const BOOKKEEPING_BYTES: usize = 128;
 
@@ -77,6 +79,28 @@ impl Message {
         let seconds = u32::try_from(left.as_millis().div_ceil(1_000)).unwrap_or(u32::MAX);
         NonZeroU32::new(seconds).map(Some)
     }
+}
+
+/// The user properties of a publish, as the client sent them.
+pub(crate) fn user_properties(publish: &Publish) -> Vec<(ByteString, ByteString)> {
+    publish
+        .properties
+        .as_ref()
+        .map_or_else(Vec::new, |given| given.user_properties.clone())
+}
+
+/// What is wrong with the number or the length of a publish's user properties, for people.
+pub(crate) fn too_many_user_properties(publish: &Publish) -> Option<String> {
+    let given = &publish.properties.as_ref()?.user_properties;
+    if given.len() > MAX_USER_PROPERTIES {
+        let count = given.len();
+        return Some(format!(
+            "{count} user properties are more than {MAX_USER_PROPERTIES}"
+        ));
+    }
+    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    (bytes > MAX_USER_PROPERTY_BYTES)
+        .then(|| format!("user properties of {bytes} bytes are longer than {MAX_USER_PROPERTY_BYTES}"))
 }
 
 /// The properties that belong to the message and not to one hop of it.

@@ -13,6 +13,7 @@ use crate::connection::Connection;
 use crate::end::End;
 use crate::filter::is_topic_name;
 use crate::gate::{Admission, Disposition, Incoming};
+use crate::message::{too_many_user_properties, user_properties};
 use crate::session::Taken;
 use crate::shared::count;
 use crate::wire::{Acknowledge, Wire};
@@ -121,6 +122,8 @@ impl Connection {
                     publish.payload.len()
                 ),
             )
+        } else if let Some(detail) = too_many_user_properties(publish) {
+            (Reason::Oversize, detail)
         } else {
             let reason = self.rights.publish(&publish.topic, publish.retain).err()?;
             (reason, "a publish was refused".to_owned())
@@ -139,14 +142,17 @@ impl Connection {
             qos: publish.qos.value(),
             principal: Arc::clone(&self.principal),
             session: self.stable_id,
+            resumed: self.resumed,
+            user_properties: user_properties(publish),
             client_id: self.session.client_id.clone(),
-            peer: self.who.peer,
+            peer: Some(self.who.peer),
         })
     }
 
     /// Carries out a decision: delivers, and answers the sender.
     pub(crate) fn settle(&mut self, settled: Settled) -> Result<(), End> {
         let Settled { publish, disposition } = settled;
+        let unavailable = disposition == Disposition::Unavailable;
         let outcome = match disposition {
             Disposition::Deliver => {
                 let routed = self
@@ -155,6 +161,10 @@ impl Connection {
                 if routed.pressed {
                     self.clock.pause();
                 }
+                Ok(())
+            }
+            Disposition::Reply(reply) => {
+                self.shared.answer(reply);
                 Ok(())
             }
             // The message was accepted when it came first, so its sender may forget it.
@@ -173,7 +183,7 @@ impl Connection {
             QoS::ExactlyOnce => Acknowledge::Received,
             _ => Acknowledge::Ack,
         };
-        if disposition == Disposition::Unavailable && !self.wire.is_v5() {
+        if unavailable && !self.wire.is_v5() {
             self.flow.received.remove(&packet_id);
             return Err(End::Unavailable);
         }

@@ -24,7 +24,7 @@ pub(crate) struct Session {
     /// Unique among all sessions of this process.
     pub(crate) key: u64,
     pub(crate) client_id: ByteString,
-    /// Who opened the session; nobody else may take it over.
+    /// Whose it is; anybody else with the same client id has another.
     pub(crate) principal: Arc<Principal>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Held by the client's connection for as long as it lives.

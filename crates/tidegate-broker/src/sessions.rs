@@ -28,10 +28,15 @@ pub(crate) struct Sessions {
 
 #[derive(Debug, Default)]
 struct Table {
-    by_client: HashMap<ByteString, Arc<Session>>,
+    /// A client id belongs to its principal alone. If the first who came owned it, a device could
+    /// take another one's id while that is away, and keep it out for as long as it likes.
+    by_client: HashMap<Owner, Arc<Session>>,
     /// The broker stops: nobody comes in any more.
     closed: bool,
 }
+
+/// Whose session it is: the principal, and the client id that it chose.
+type Owner = (Arc<Principal>, ByteString);
 
 /// A session that a connection has got hold of.
 #[derive(Debug)]
@@ -49,8 +54,6 @@ pub(crate) struct Claim {
 /// Why a connection gets no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClaimError {
-    /// The client id belongs to another principal.
-    Foreign,
     /// There are as many sessions as there may be.
     Full,
     /// The connection that holds it did not let go in time.
@@ -69,10 +72,10 @@ impl Sessions {
         }
     }
 
-    /// Gets hold of the session of a client id, ending the connection that has it now.
+    /// Gets hold of a principal's session of a client id, ending the connection that has it now.
     ///
-    /// Letting another principal in would hand over the first one's subscriptions and waiting
-    /// messages, and let anybody cut anybody off; so a client id stays with who opened it.
+    /// Another principal with the same client id has a session of its own: otherwise it would get
+    /// the first one's subscriptions and waiting messages, or anybody could cut anybody off.
     pub(crate) async fn claim(
         &self,
         client_id: &ByteString,
@@ -124,10 +127,8 @@ impl Sessions {
         if table.closed {
             return Err(ClaimError::Ended);
         }
-        if let Some(session) = table.by_client.get(client_id) {
-            if *session.principal != **principal {
-                return Err(ClaimError::Foreign);
-            }
+        let owner = (Arc::clone(principal), client_id.clone());
+        if let Some(session) = table.by_client.get(&owner) {
             let displaced = presence(session).leash.replace(Arc::clone(leash));
             let displaced = displaced.filter(|old| !Arc::ptr_eq(old, leash));
             if let Some(old) = &displaced {
@@ -139,7 +140,7 @@ impl Sessions {
             return Err(ClaimError::Full);
         }
         let (session, flow) = self.create(client_id, principal, leash);
-        table.by_client.insert(client_id.clone(), Arc::clone(&session));
+        table.by_client.insert(owner, Arc::clone(&session));
         Ok(Knock::New(session, flow))
     }
 
@@ -153,7 +154,7 @@ impl Sessions {
         took_over: bool,
     ) -> Option<Claim> {
         let mut table = self.lock();
-        let current = table.by_client.get(&session.client_id)?;
+        let current = table.by_client.get(&owner(&session))?;
         if !Arc::ptr_eq(current, &session) {
             return None;
         }
@@ -174,9 +175,7 @@ impl Sessions {
         self.forget_subscriptions(&session, &flow);
         flow.ended = true;
         let (fresh, fresh_flow) = self.create(&session.client_id, &session.principal, leash);
-        table
-            .by_client
-            .insert(fresh.client_id.clone(), Arc::clone(&fresh));
+        table.by_client.insert(owner(&fresh), Arc::clone(&fresh));
         Some(Claim {
             session: fresh,
             flow: fresh_flow,
@@ -358,14 +357,19 @@ enum Knock {
 
 impl Table {
     fn remove(&mut self, session: &Arc<Session>) {
+        let owner = owner(session);
         if self
             .by_client
-            .get(&session.client_id)
+            .get(&owner)
             .is_some_and(|current| Arc::ptr_eq(current, session))
         {
-            self.by_client.remove(&session.client_id);
+            self.by_client.remove(&owner);
         }
     }
+}
+
+fn owner(session: &Session) -> Owner {
+    (Arc::clone(&session.principal), session.client_id.clone())
 }
 
 fn presence(session: &Session) -> MutexGuard<'_, Presence> {
@@ -407,20 +411,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_id_stays_with_the_principal_that_opened_it() {
-        let (sessions, leash) = (sessions(), Arc::default());
+    async fn each_principal_has_its_own_session_of_a_client_id() {
+        let (sessions, leash, other) = (sessions(), Arc::default(), Arc::<Leash>::default());
         let first = claim(&sessions, "c", &device("a"), &leash).await.unwrap();
         assert!(!first.resumed);
-        assert_eq!(
-            claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(),
-            ClaimError::Foreign
-        );
+        let second = claim(&sessions, "c", &device("b"), &other).await.unwrap();
+        assert!(!second.resumed && !second.took_over);
+        assert_eq!(leash.order(), None);
+        sessions.release(&second.session, second.flow, &other, Duration::ZERO, None);
         sessions.release(&first.session, first.flow, &leash, HOUR, None);
-        assert_eq!(
-            claim(&sessions, "c", &device("b"), &leash).await.unwrap_err(),
-            ClaimError::Foreign
-        );
         assert!(claim(&sessions, "c", &device("a"), &leash).await.unwrap().resumed);
+        assert!(!claim(&sessions, "c", &device("b"), &other).await.unwrap().resumed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,22 +4,29 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use bytes::Bytes;
 use bytestring::ByteString;
-use rmqtt_codec::types::Publish;
+use rmqtt_codec::types::{Publish, QoS};
 use rustls::ServerConfig;
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Limits;
 use crate::events::Reporter;
-use crate::gate::{Disposition, Incoming, SecurityEvent, SharedGate};
+use crate::filter::is_topic_name;
+use crate::gate::{Disposition, Incoming, Reply, SecurityEvent, SharedGate};
 use crate::limits::Places;
-use crate::message::Message;
+use crate::message::{Message, user_properties};
 use crate::retained::Retained;
 use crate::router::{RouteMemory, Routed, Router};
 use crate::session::{Session, stable_id};
 use crate::sessions::Sessions;
 use crate::wire::Will;
+
+/// What the broker publishes by itself comes from this session; no client has it.
+const INSIDE: u64 = 0;
 
 /// The state of a broker.
 pub(crate) struct Shared {
@@ -30,8 +37,19 @@ pub(crate) struct Shared {
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Counters,
+    pub(crate) course: Course,
     reporter: Reporter,
     tls: RwLock<TlsSlot>,
+}
+
+/// How far the broker has come, and the connections that it waits for at its end.
+#[derive(Debug, Default)]
+pub(crate) struct Course {
+    pub(crate) tasks: TaskTracker,
+    /// No CONNECT is taken any more.
+    pub(crate) stop: CancellationToken,
+    /// Connections that are left end at once.
+    pub(crate) end: CancellationToken,
 }
 
 /// Totals since the start. Each is only ever added to, so no order between them is needed.
@@ -75,6 +93,7 @@ impl Shared {
             retained: Retained::new(limits.max_retained_messages, limits.max_retained_bytes),
             sessions: Sessions::new(&limits, Arc::clone(&router)),
             counters: Counters::default(),
+            course: Course::default(),
             reporter: Reporter::new(Arc::clone(&gate)),
             tls: RwLock::new(TlsSlot {
                 config: tls,
@@ -137,6 +156,31 @@ impl Shared {
         routed
     }
 
+    /// Publishes with QoS 1, past access control and gate; `None` when `topic` is no topic name.
+    pub(crate) fn publish_inside(&self, topic: ByteString, payload: Bytes) -> Option<Routed> {
+        is_topic_name(&topic).then(|| {
+            let publish = Publish {
+                dup: false,
+                retain: false,
+                qos: QoS::AtLeastOnce,
+                topic,
+                packet_id: None,
+                payload,
+                properties: None,
+            };
+            self.distribute(&mut RouteMemory::default(), &publish, INSIDE)
+        })
+    }
+
+    /// Publishes an answer of the gate's.
+    pub(crate) fn answer(&self, Reply { topic, payloads }: Reply) {
+        for payload in payloads {
+            if self.publish_inside(topic.clone(), payload).is_none() {
+                tracing::error!(topic = &*topic, "the gate answers to what is no topic name");
+            }
+        }
+    }
+
     /// Publishes the will of a session, if the gate lets it through.
     pub(crate) async fn publish_will(&self, session: &Session, peer: SocketAddr, will: Will) {
         let publish = will.publish;
@@ -148,14 +192,17 @@ impl Shared {
             qos: publish.qos.value(),
             principal: Arc::clone(&session.principal),
             session: stable_id(&session.principal, &session.client_id),
+            resumed: false,
+            user_properties: user_properties(&publish),
             client_id: session.client_id.clone(),
-            peer,
+            peer: Some(peer),
         });
         match tokio::time::timeout(self.limits.drain_within, admission).await {
             Ok(Disposition::Deliver) => {
                 self.distribute(&mut RouteMemory::default(), &publish, session.key);
             }
-            Ok(Disposition::Refused(_)) => count(&self.counters.refused, 1),
+            // Whoever left the question is not there to read the answer.
+            Ok(Disposition::Refused(_) | Disposition::Reply(_)) => count(&self.counters.refused, 1),
             Ok(Disposition::Unavailable) | Err(_) => count(&self.counters.dropped, 1),
         }
     }

@@ -1,5 +1,6 @@
 //! Who is behind a TLS handshake, and for how long.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::ServerConnection;
@@ -10,7 +11,7 @@ use tidegate_pki::identity::{IdentityError, Leaf, leaf};
 /// A proven identity with what bounds it.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    pub(crate) principal: Principal,
+    pub(crate) principal: Arc<Principal>,
     /// `None` for anonymous connections.
     pub(crate) certificate: Option<Certificate>,
 }
@@ -26,9 +27,10 @@ pub(crate) struct Certificate {
 }
 
 impl Identity {
-    pub(crate) fn anonymous() -> Self {
+    /// What somebody else knows of the connection.
+    pub(crate) fn vouched(principal: Arc<Principal>) -> Self {
         Self {
-            principal: Principal::Anonymous,
+            principal,
             certificate: None,
         }
     }
@@ -36,7 +38,7 @@ impl Identity {
     /// The identity in the verified client certificate, or anonymous where none was asked for.
     pub(crate) fn of(connection: &ServerConnection) -> Result<Self, IdentityError> {
         let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else {
-            return Ok(Self::anonymous());
+            return Ok(Self::vouched(Arc::new(Principal::Anonymous)));
         };
         let Leaf {
             principal,
@@ -45,7 +47,7 @@ impl Identity {
         } = leaf(certificate)?;
         let valid_for = not_after.since(now());
         Ok(Self {
-            principal,
+            principal: Arc::new(principal),
             certificate: Some(Certificate {
                 serial: serial.into(),
                 valid_for,

@@ -198,25 +198,33 @@ async fn wills_are_checked_like_publishes() {
 }
 
 #[tokio::test]
-async fn a_client_id_is_not_taken_over_by_another_identity() {
+async fn client_id_of_another_identity_is_neither_taken_over_nor_kept_from_it() {
     let identities = Identities::new();
     let server = identities.serve();
     let (mut first, _) = open(&identities, &server, "device-001", lasting("c")).await;
-    let (_, answer) = open(&identities, &server, "device-002", lasting("c")).await;
-    assert_eq!(answer.reason_code, ConnectAckReason::ClientIdentifierNotValid);
-    let event = server.event().await;
-    assert_eq!(event.reason, Reason::SessionTakeover);
+    let commands = "site/one/commands";
+    first.subscribe(commands, QoS::AtLeastOnce).await;
+    // Another device with the same client id is another client, also while the first is away.
+    let (mut squatter, answer) = open(&identities, &server, "device-002", lasting("c")).await;
     assert_eq!(
-        event.principal,
-        Some(Principal::Certificate {
-            id: device("device-002"),
-            role: Role::Device
-        })
+        (answer.reason_code, answer.session_present),
+        (ConnectAckReason::Success, false)
     );
     first.assert_quiet().await;
+    drop(first);
+    server.handle.publish(commands, "open".into()).unwrap();
+    squatter.assert_quiet().await;
+    let (mut back, answer) = open(&identities, &server, "device-001", lasting("c")).await;
+    assert_eq!(
+        (answer.reason_code, answer.session_present),
+        (ConnectAckReason::Success, true)
+    );
+    assert_eq!(back.payload().await, "open");
+    squatter.assert_quiet().await;
     let (_same, answer) = open(&identities, &server, "device-001", lasting("c")).await;
     assert!(answer.session_present);
-    assert_eq!(first.ended().await, Some(DisconnectReasonCode::SessionTakenOver));
+    assert_eq!(back.ended().await, Some(DisconnectReasonCode::SessionTakenOver));
+    assert_eq!(server.event().await.reason, Reason::SessionTakeover);
 }
 
 /// Whether the broker takes this client; TLS 1.3 tells a client of its refusal only when it reads.

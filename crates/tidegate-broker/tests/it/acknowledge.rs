@@ -3,7 +3,7 @@
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v3;
 use rmqtt_codec::v5::{DisconnectReasonCode, Packet, PublishAck2Reason, PublishAckReason, PublishProperties};
-use tidegate_broker::Limits;
+use tidegate_broker::{Limits, MAX_USER_PROPERTIES, MAX_USER_PROPERTY_BYTES};
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
 
@@ -283,4 +283,51 @@ async fn an_oversize_payload_is_refused_and_an_oversize_packet_ends_the_connecti
         .await;
     assert_eq!(client.ended().await, Some(DisconnectReasonCode::PacketTooLarge));
     assert_eq!(server.event().await.reason.as_str(), "oversize");
+}
+
+fn with_properties(count: usize, bytes: usize) -> rmqtt_codec::types::Publish {
+    let mut pairs = vec![("n".into(), "".into()); count];
+    // The first one makes up the length of all.
+    if let Some((_, value)) = pairs.first_mut() {
+        *value = "v".repeat(bytes - count).into();
+    }
+    let mut publish = publish("t", "m", QoS::AtLeastOnce, 1);
+    publish.properties = Some(PublishProperties {
+        user_properties: pairs,
+        ..PublishProperties::default()
+    });
+    publish
+}
+
+#[tokio::test]
+async fn user_properties_reach_the_gate_in_order_and_are_bounded_in_number_and_bytes() {
+    let server = Server::open();
+    let mut client = Client::open(server.address, "c").await;
+    let mut signed = with_properties(0, 0);
+    let pairs = [("b", "1"), ("a", "2"), ("b", "3")].map(|(name, value)| (name.into(), value.into()));
+    signed.properties.as_mut().unwrap().user_properties = pairs.to_vec();
+    client.send(signed).await;
+    assert_eq!(client.acknowledged().await.reason_code, PublishAckReason::Success);
+    assert_eq!(server.admitted().await.user_properties, pairs);
+    let (most, longest) = (MAX_USER_PROPERTIES, MAX_USER_PROPERTY_BYTES);
+    for (count, bytes, expected) in [
+        (most, most, PublishAckReason::Success),
+        (most + 1, most + 1, PublishAckReason::QuotaExceeded),
+        (1, longest, PublishAckReason::Success),
+        (1, longest + 1, PublishAckReason::QuotaExceeded),
+        (2, longest + 1, PublishAckReason::QuotaExceeded),
+    ] {
+        client.send(with_properties(count, bytes)).await;
+        assert_eq!(
+            client.acknowledged().await.reason_code,
+            expected,
+            "{count}, {bytes}"
+        );
+        if expected == PublishAckReason::Success {
+            assert_eq!(server.admitted().await.user_properties.len(), count);
+        } else {
+            assert_eq!(server.event().await.reason, Reason::Oversize);
+        }
+    }
+    assert!(server.pending_admitted().await.is_none());
 }

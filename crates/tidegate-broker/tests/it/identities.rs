@@ -134,7 +134,7 @@ impl Identities {
 }
 
 /// The registry knows `device-001` and `device-002`, whose segments are not their ids.
-fn rules() -> Access {
+pub(crate) fn rules() -> Access {
     let segment = |id: &DeviceId| match id.as_str() {
         "device-001" => Some("one".to_owned()),
         "device-002" => Some("two".to_owned()),
@@ -142,6 +142,7 @@ fn rules() -> Access {
     };
     Access::Certificates(Arc::new(TopicRules {
         telemetry: TopicPattern::new("site/{device}/sensors").unwrap(),
+        time: TopicPattern::new("site/{device}/time").unwrap(),
         commands: TopicPattern::new("site/{device}/commands").unwrap(),
         readable: vec!["site/#".to_owned()],
         segment: Box::new(segment),

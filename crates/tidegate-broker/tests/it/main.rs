@@ -4,12 +4,15 @@
 
 mod access;
 mod acknowledge;
+mod attach;
 mod client;
 mod deliver;
 mod hostile;
 mod identities;
 mod interop;
+mod reply;
 mod serve;
 mod sessions;
 mod stop;
+mod subscriber;
 mod wills;

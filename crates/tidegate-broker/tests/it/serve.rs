@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tidegate_broker::{
-    Access, Broker, BrokerConfig, Disposition, Gate, Handle, Incoming, Limits, Listener, SecurityEvent,
-    Transport,
+    Access, Broker, BrokerConfig, Disposition, Gate, Handle, Incoming, Limits, Listener, Reply,
+    SecurityEvent, Transport,
 };
 use tidegate_envelope::reason::Reason;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// Time after which a test gives up waiting for something that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Refuses `refuse:<reason>`, is unavailable for `unavailable`, and holds `hold` until
-/// [`Server::let_go`]; everything else is delivered.
+/// Refuses `refuse:<reason>`, is unavailable for `unavailable`, holds `hold` until
+/// [`Server::let_go`], and answers `answer:<topic>=<text>`; everything else is delivered.
 pub(crate) struct ObedientGate {
     events: UnboundedSender<SecurityEvent>,
     admitted: UnboundedSender<Incoming>,
@@ -37,10 +37,20 @@ impl Gate for ObedientGate {
                 self.held.acquire().await.unwrap().forget();
                 Disposition::Deliver
             }
-            wish => match wish.strip_prefix("refuse:") {
-                Some(name) => Disposition::Refused(Reason::from_name(name).unwrap()),
-                None => Disposition::Deliver,
-            },
+            wish => {
+                if let Some(name) = wish.strip_prefix("refuse:") {
+                    Disposition::Refused(Reason::from_name(name).unwrap())
+                } else if let Some((topic, text)) =
+                    wish.strip_prefix("answer:").and_then(|rest| rest.split_once('='))
+                {
+                    Disposition::Reply(Reply {
+                        topic: topic.into(),
+                        payloads: vec![text.to_owned().into()],
+                    })
+                } else {
+                    Disposition::Deliver
+                }
+            }
         }
     }
 

@@ -214,3 +214,21 @@ async fn sessions_are_bounded() {
     drop(client);
     assert!(Client::with(server.address, lasting("a")).await.1.session_present);
 }
+
+#[tokio::test]
+async fn gate_is_told_whether_the_session_was_resumed() {
+    let server = Server::open();
+    for (resumes, connect) in [
+        (false, lasting("c")),
+        (true, lasting("c")),
+        (false, connect("c")),
+        (false, lasting("c")),
+        (true, lasting("c")),
+        (false, lasting("d")),
+    ] {
+        let (mut client, answer) = Client::with(server.address, connect).await;
+        client.publish("t", "m").await;
+        let seen = server.admitted().await;
+        assert_eq!((seen.resumed, answer.session_present), (resumes, resumes));
+    }
+}

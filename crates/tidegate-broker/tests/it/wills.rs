@@ -2,6 +2,7 @@
 
 use rmqtt_codec::types::QoS;
 use rmqtt_codec::v5::{Connect, ConnectAckReason, Disconnect, DisconnectReasonCode, LastWill};
+use tidegate_broker::MAX_USER_PROPERTIES;
 use tidegate_envelope::reason::Reason;
 
 use crate::client::{Client, connect, lasting, tcp, will};
@@ -114,4 +115,28 @@ async fn wills_that_could_not_be_published_are_refused_at_connect() {
         assert_eq!(answer.reason_code, code, "{topic}");
         assert_eq!(server.event().await.reason, reason, "{topic}");
     }
+}
+
+#[tokio::test]
+async fn will_brings_its_user_properties_to_the_gate_and_too_many_are_refused() {
+    let server = Server::open();
+    let with = |count| {
+        let mut will = will("wills", "w");
+        will.user_properties = vec![("n".into(), "v".into()); count];
+        Connect {
+            last_will: Some(will),
+            ..lasting("c")
+        }
+    };
+    let fits = Client::with(server.address, with(MAX_USER_PROPERTIES)).await.0;
+    drop(fits);
+    // A will is not part of what a resumed session repeats.
+    let seen = server.admitted().await;
+    assert_eq!(
+        (seen.user_properties.len(), seen.resumed),
+        (MAX_USER_PROPERTIES, false)
+    );
+    let (_, answer) = Client::over(tcp(server.address).await, with(MAX_USER_PROPERTIES + 1)).await;
+    assert_eq!(answer.reason_code, ConnectAckReason::PacketTooLarge);
+    assert_eq!(server.event().await.reason, Reason::Oversize);
 }
