@@ -2,11 +2,13 @@
 //!
 //! - [`publisher`]: signs readings and publishes them, through lost connections and refusals
 //! - [`sequence`]: the sequence numbers of a device, never used twice, through crashes
+//! - [`clock`]: the time for a device without a clock, asked for and signed
 //! - [`simulator`]: water sensors of a building, and their faults
 //!
 //! **Invariant**: a sequence number leaves this crate only after a number at or above it is on the
-//! disk. Times are arguments: nothing here reads the wall clock.
+//! disk. Nothing here reads the wall clock: times are arguments, or come signed from the gateway.
 
+pub mod clock;
 pub mod publisher;
 pub mod sequence;
 pub mod simulator;

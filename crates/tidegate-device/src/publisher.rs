@@ -5,27 +5,32 @@
 //! a verifier that has it already knows it as a redelivery.
 
 mod backoff;
+mod config;
+mod connector;
 mod event;
 mod link;
+mod message;
 mod queue;
 
 use self::event::Events;
-use self::link::Link;
+use self::link::{Echo, Link, Ready};
+use self::message::Messages;
 use self::queue::{Entry, Queue};
+use crate::clock::EchoClock;
 use crate::sequence::{SequenceError, SequenceFile};
-use bytes::Bytes;
-use rustls::ClientConfig;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_envelope::id::{DeviceId, KeyEpoch, MessageDeviceId, Sequence};
-use tidegate_envelope::json_v1::{self, Draft};
-use tidegate_envelope::key::MacKey;
-use tidegate_envelope::reading::Channels;
+use tidegate_envelope::id::Sequence;
+use tidegate_envelope::reading::{Channels, MAX_CHANNELS};
 use tidegate_envelope::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-pub use self::backoff::{FIRST_WAIT, LONGEST_WAIT};
+pub use self::backoff::{FIRST_WAIT, LONGEST_WAIT, STABLE_AFTER};
+pub use self::config::{
+    BrokerAddress, EchoTopics, MessageFormat, Overflow, PublisherConfig, Signing, TimeSource,
+};
+pub use self::connector::{Connector, Stream};
 pub use self::event::{Counts, Dropped, Event};
 
 /// Events that wait for the caller; further ones are only counted.
@@ -33,89 +38,72 @@ pub const EVENT_CAPACITY: usize = 1_024;
 /// Largest message that is sent, as brokers of ours allow.
 pub const MAX_PAYLOAD_BYTES: usize = 64 * 1_024;
 
-/// Where a publisher connects.
-#[derive(Debug, Clone)]
-pub struct BrokerAddress {
-    /// Name or address; with TLS, one that the broker's certificate carries.
-    pub host: String,
-    /// 1883 for plain MQTT and 8883 for TLS by custom.
-    pub port: u16,
-    /// TLS with our CA and, for mutual TLS, this device's certificate; `None` is plain MQTT.
-    ///
-    /// From [`tidegate_pki::tls::client_config`], which trusts our CA alone: a broker with any
-    /// other certificate is refused before a byte of a reading is sent.
-    pub tls: Option<Arc<ClientConfig>>,
+/// When a reading was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadingTime {
+    /// By the caller's clock.
+    At(Timestamp),
+    /// By the clock of this process, which knows no date: needs [`TimeSource::Echo`].
+    Measured(Instant),
 }
 
-/// How a publisher signs.
-#[derive(Debug, Clone)]
-pub struct Signing {
-    /// The device's key.
-    pub key: MacKey,
-    /// The key's epoch, named in each message unless it is 0.
-    pub epoch: KeyEpoch,
+impl From<Timestamp> for ReadingTime {
+    fn from(time: Timestamp) -> Self {
+        Self::At(time)
+    }
 }
 
-/// How a publisher works.
-#[derive(Debug, Clone)]
-pub struct PublisherConfig {
-    /// The device; also the MQTT client id.
-    pub device: DeviceId,
-    /// The `device_id` in its messages.
-    pub message_id: MessageDeviceId,
-    /// Its telemetry topic.
-    pub topic: String,
-    /// The broker.
-    pub broker: BrokerAddress,
-    /// `None` sends json-v1 without `hmac`, for the levels that have no signatures.
-    pub signing: Option<Signing>,
-    /// Messages that wait for a connection; beyond it the oldest is dropped. At least 1.
-    pub queue_capacity: usize,
-    /// Messages sent and not yet acknowledged. At least 1.
-    pub in_flight: u16,
-    /// A message that has waited longer is dropped: verifiers refuse those of more than 30 s as
-    /// `stale`. `None` keeps all.
-    pub max_age: Option<Duration>,
-    /// How long one attempt to connect may take.
-    pub connect_timeout: Duration,
-    /// Silence after which the connection is probed. Whole seconds, 1 to 65,535.
-    pub keep_alive: Duration,
-}
-
-impl PublisherConfig {
-    /// A publisher with the usual limits: 1,024 messages queued, 32 in flight, 25 s of age.
-    #[must_use]
-    pub fn new(
-        device: DeviceId,
-        message_id: MessageDeviceId,
-        topic: String,
-        broker: BrokerAddress,
-        signing: Option<Signing>,
-    ) -> Self {
-        Self {
-            device,
-            message_id,
-            topic,
-            broker,
-            signing,
-            queue_capacity: 1_024,
-            in_flight: 32,
-            max_age: Some(Duration::from_secs(25)),
-            connect_timeout: Duration::from_secs(10),
-            keep_alive: Duration::from_secs(30),
-        }
+impl From<Instant> for ReadingTime {
+    fn from(instant: Instant) -> Self {
+        Self::Measured(instant)
     }
 }
 
 /// A publisher could not start, or did not take a reading.
+///
+/// No sequence number is used by a reading that was not taken, except by [`Self::TooLarge`].
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// Nothing can be published to the topic.
     #[error("`{0}` is not a topic to publish to: it is empty or has wildcards")]
     Topic(String),
+    /// The format or the source of time is nothing without a key.
+    #[error("{0} needs a key to sign with")]
+    NoKey(&'static str),
+    /// The registry entry of cose-v1 names no channel, or more than a message may carry.
+    #[error("cose-v1 with {0} channels: a message carries 1 to {MAX_CHANNELS}")]
+    ChannelCount(usize),
     /// No sequence number could be had.
     #[error("no sequence number for the message")]
     Sequence(#[from] SequenceError),
+    /// The queue is full and [`Overflow::Refuse`] is set.
+    #[error("{0} messages wait for the broker already: publish again when some are acknowledged")]
+    QueueFull(usize),
+    /// The reading's time is an instant and no answer has said yet what time that is.
+    ///
+    /// Publish the same reading, with the same instant, after [`Event::TimeSet`].
+    #[error("the time is not known yet: publish again once it is")]
+    NoTime,
+    /// The reading's time is an instant, and the publisher has no time of its own.
+    #[error("the publisher does not ask for the time: give a timestamp, or set the time source to echo")]
+    NoTimeSource,
+    /// The reading does not have the channels of the device's registry entry.
+    #[error("the reading must have exactly the channels of the registry entry; `{0}` is missing or too many")]
+    Channels(String),
+    /// A value has no 32-bit float, which cose-v1 sends.
+    #[error("{value} of `{channel}` is beyond the range of a 32-bit float")]
+    Range {
+        /// The channel.
+        channel: String,
+        /// Its value.
+        value: f64,
+    },
+    /// cose-v1 has no byte for the status.
+    #[error("cose-v1 has no status `{0}`: it is empty, operational, degraded, maintenance or fault")]
+    Status(String),
+    /// cose-v1 has no number for it.
+    #[error("{0} is before 1970")]
+    BeforeEpoch(Timestamp),
     /// The message is too large for any broker of ours.
     #[error("a message of {0} bytes is larger than {MAX_PAYLOAD_BYTES}")]
     TooLarge(usize),
@@ -129,8 +117,9 @@ pub enum PublishError {
 /// Dropping it ends the connection at once; [`Publisher::close`] waits for outstanding messages.
 #[derive(Debug)]
 pub struct Publisher {
-    config: PublisherConfig,
+    messages: Messages,
     sequence: SequenceFile,
+    clock: Option<Arc<EchoClock>>,
     queue: Arc<Queue>,
     events: Events,
     close: mpsc::Sender<CloseRequest>,
@@ -152,18 +141,20 @@ impl Publisher {
         config: PublisherConfig,
         sequence: SequenceFile,
     ) -> Result<(Self, mpsc::Receiver<Event>), PublishError> {
-        if config.topic.is_empty() || !rumqttc::valid_topic(&config.topic) {
-            return Err(PublishError::Topic(config.topic));
-        }
+        let messages = Messages::new(&config)?;
+        let echo = echo(&config)?;
+        let clock = echo.as_ref().map(|echo| Arc::clone(&echo.clock));
         let (events, received) = Events::new(EVENT_CAPACITY);
-        let queue = Arc::new(Queue::new(config.queue_capacity, config.max_age));
+        let queue = Queue::new(config.queue_capacity, config.overflow, config.max_age);
+        let queue = Arc::new(queue);
         let (close, close_requests) = mpsc::channel(1);
-        let link = Link::new(&config, Arc::clone(&queue), events.clone());
+        let link = Link::new(&config, Arc::clone(&queue), events.clone(), echo);
         tokio::spawn(link.run(close_requests));
         Ok((
             Self {
-                config,
+                messages,
                 sequence,
+                clock,
                 queue,
                 events,
                 close,
@@ -172,43 +163,47 @@ impl Publisher {
         ))
     }
 
-    /// Signs a reading that was measured at `timestamp` and queues it. Never waits for the network.
+    /// Signs a reading and queues it. Never waits for the network.
+    ///
+    /// `time` is when it was measured: a [`Timestamp`], or an [`Instant`] with
+    /// [`TimeSource::Echo`].
     ///
     /// Blocks for one synced write in each 1,024 calls ([`SequenceFile::advance`]).
     pub fn publish(
         &mut self,
-        timestamp: Timestamp,
+        time: impl Into<ReadingTime>,
         status: &str,
         channels: &Channels,
     ) -> Result<Sequence, PublishError> {
         if self.close.is_closed() {
             return Err(PublishError::Stopped);
         }
-        let sequence = self.sequence.advance()?;
-        let epoch = self.config.signing.as_ref().map(|signing| signing.epoch);
-        let draft = Draft {
-            device: &self.config.message_id,
-            timestamp,
-            sequence,
-            boot: Some(self.sequence.boot()),
-            epoch: epoch.filter(|epoch| *epoch != KeyEpoch::default()),
-            status,
-            channels,
+        let timestamp = match (time.into(), &self.clock) {
+            (ReadingTime::At(timestamp), _) => timestamp,
+            (ReadingTime::Measured(instant), Some(clock)) => {
+                clock.at(instant).ok_or(PublishError::NoTime)?.time
+            }
+            (ReadingTime::Measured(_), None) => return Err(PublishError::NoTimeSource),
         };
-        let payload = match &self.config.signing {
-            Some(signing) => json_v1::sign(&draft, &signing.key),
-            None => unsigned(&draft),
-        };
-        if payload.len() > MAX_PAYLOAD_BYTES {
-            return Err(PublishError::TooLarge(payload.len()));
+        let draft = self.messages.draft(timestamp, status, channels)?;
+        if self.queue.refuses() {
+            return Err(PublishError::QueueFull(self.queue.len()));
         }
+        let sequence = self.sequence.advance()?;
+        let message = self.messages.sign(draft, self.sequence.boot(), sequence)?;
         let entry = Entry {
             sequence,
-            payload: Bytes::from(payload),
+            message,
             queued: Instant::now(),
         };
         self.queue.push(entry, &self.events);
         Ok(sequence)
+    }
+
+    /// What [`TimeSource::Echo`] knows of the time; `None` with another source.
+    #[must_use]
+    pub fn clock(&self) -> Option<&EchoClock> {
+        self.clock.as_deref()
     }
 
     /// Totals since the start.
@@ -239,20 +234,21 @@ impl Publisher {
     }
 }
 
-/// json-v1 without `hmac`.
-fn unsigned(draft: &Draft<'_>) -> Vec<u8> {
-    let readings: serde_json::Map<_, _> = draft
-        .channels
-        .iter()
-        .map(|(name, value)| (name.to_owned(), value.into()))
-        .collect();
-    let message = serde_json::json!({
-        "boot": draft.boot.map(|boot| boot.0),
-        "device_id": draft.device.as_str(),
-        "readings": readings,
-        "sequence": draft.sequence.get(),
-        "status": draft.status,
-        "timestamp": draft.timestamp.to_string(),
-    });
-    message.to_string().into_bytes()
+/// What asks for the time, where that is configured.
+fn echo(config: &PublisherConfig) -> Result<Option<Echo>, PublishError> {
+    let TimeSource::Echo(topics) = &config.time else {
+        return Ok(None);
+    };
+    let signing = config.signing.as_ref().ok_or(PublishError::NoKey("the time"))?;
+    for topic in [&topics.request, &topics.answer] {
+        if topic.is_empty() || !rumqttc::valid_topic(topic) {
+            return Err(PublishError::Topic(topic.clone()));
+        }
+    }
+    let clock = EchoClock::new(config.device.clone(), signing.key.clone(), signing.epoch);
+    Ok(Some(Echo {
+        clock: Arc::new(clock),
+        topics: topics.clone(),
+        ready: Ready::default(),
+    }))
 }

@@ -11,21 +11,27 @@
 //! ```
 //!
 //! A crash loses the rest of a block, and a verifier sees a gap: numbers are plenty (2^53), and
-//! flash wears by one write in 1,024 messages.
+//! flash wears by one write in 1,024 messages. Beside it lie a lock file, `….lock`, and for the
+//! time of a write the next state, `….new`; one that a crash has left is written over.
 
+mod disk;
+
+use self::disk::Files;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File, TryLockError};
+use std::ffi::OsStr;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use tidegate_envelope::id::{Boot, DeviceId, Sequence};
-use tidegate_pki::files::{self, FileError, PRIVATE_MODE};
+
+pub use self::disk::Disk;
 
 /// Numbers that one write reserves.
 pub const BLOCK: u64 = 1_024;
 
 const HEADER: &str = "tidegate-sequence 1";
 /// The file has about 150 bytes; a larger one is something else.
-const MAX_BYTES: u64 = 1_024;
+const MAX_BYTES: usize = 1_024;
 
 /// Sequence numbers cannot be had. Going on without would reuse numbers, and every verifier would
 /// refuse the device's messages as replays.
@@ -39,9 +45,14 @@ pub enum SequenceError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The file could not be written.
-    #[error("cannot reserve sequence numbers")]
-    Write(#[from] FileError),
+    /// The file could not be written: its folder is missing or not writable, or the disk is full.
+    #[error("cannot reserve sequence numbers in {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// Another process uses it: two publishers would share numbers.
     #[error("the sequence state {} is in use by another process", path.display())]
     InUse {
@@ -89,8 +100,10 @@ pub struct SequenceFile {
     /// The highest number that may be used before the next write.
     reserved: u64,
     writes: u64,
+    disk: Box<dyn Disk>,
     /// Locked while this lives. A file of its own, because each write replaces the state file.
-    _lock: File,
+    /// `None` where the disk is the caller's.
+    _lock: Option<File>,
 }
 
 impl SequenceFile {
@@ -98,21 +111,29 @@ impl SequenceFile {
     /// device's first start; its folder must exist.
     pub fn open(path: &Path, device: &DeviceId) -> Result<Self, SequenceError> {
         let lock = lock(path)?;
-        let (boot, reserved) = match fs::metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (0, 0),
-            Err(source) => {
-                return Err(SequenceError::Read {
-                    path: path.into(),
-                    source,
-                });
-            }
-            Ok(metadata) if metadata.len() > MAX_BYTES => {
-                return Err(SequenceError::Damaged {
-                    path: path.into(),
-                    what: "it is too large",
-                });
-            }
-            Ok(_) => load(path, device)?,
+        Self::open_locked(Box::<Files>::default(), Some(lock), path, device)
+    }
+
+    /// As [`Self::open`], on storage of the caller's, which nobody else may use meanwhile.
+    pub fn open_on(disk: Box<dyn Disk>, path: &Path, device: &DeviceId) -> Result<Self, SequenceError> {
+        Self::open_locked(disk, None, path, device)
+    }
+
+    fn open_locked(
+        mut disk: Box<dyn Disk>,
+        lock: Option<File>,
+        path: &Path,
+        device: &DeviceId,
+    ) -> Result<Self, SequenceError> {
+        let bytes = disk
+            .read(path, MAX_BYTES + 1)
+            .map_err(|source| SequenceError::Read {
+                path: path.into(),
+                source,
+            })?;
+        let (boot, reserved) = match bytes {
+            None => (0, 0),
+            Some(bytes) => parse(&bytes, path, device)?,
         };
         let exhausted = || SequenceError::Exhausted {
             path: path.into(),
@@ -126,6 +147,7 @@ impl SequenceFile {
             used: reserved,
             reserved,
             writes: 0,
+            disk,
             _lock: lock,
         };
         opened.reserve()?;
@@ -167,10 +189,25 @@ impl SequenceFile {
             self.device, self.boot.0
         );
         let text = format!("{lines}sha256 {}\n", checksum(&lines));
-        files::write(&self.path, text.as_bytes(), PRIVATE_MODE, true)?;
+        self.replace(text.as_bytes())
+            .map_err(|source| SequenceError::Write {
+                path: self.path.clone(),
+                source,
+            })?;
         self.reserved = reserved;
         self.writes += 1;
         Ok(())
+    }
+
+    /// A reader sees the old content or the new, before and after a power cut, and the new is safe
+    /// when this returns.
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // One name for all processes, which the lock allows: a crash leaves one file at most.
+        let next = beside(&self.path, ".new");
+        self.disk.write(&next, bytes)?;
+        self.disk.sync_file()?;
+        self.disk.rename(&next, &self.path)?;
+        self.disk.sync_names(&self.path)
     }
 
     fn exhausted(&self) -> SequenceError {
@@ -181,40 +218,42 @@ impl SequenceFile {
     }
 }
 
-fn lock(path: &Path) -> Result<File, SequenceError> {
+/// The path with `suffix` added to its name.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".lock");
-    let lock_path = path.with_file_name(name);
+    name.push(OsStr::new(suffix));
+    path.with_file_name(name)
+}
+
+fn lock(path: &Path) -> Result<File, SequenceError> {
+    let lock_path = beside(path, ".lock");
+    let failed = |source| SequenceError::Write {
+        path: lock_path.clone(),
+        source,
+    };
     let opened = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&lock_path);
-    let file = opened.map_err(|source| FileError::Write {
-        path: lock_path.clone(),
-        source,
-    })?;
+    let file = opened.map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(SequenceError::InUse { path: path.into() }),
-        Err(TryLockError::Error(source)) => Err(FileError::Write {
-            path: lock_path,
-            source,
-        }
-        .into()),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
 /// Boot counter and highest reserved number.
-fn load(path: &Path, device: &DeviceId) -> Result<(u32, u64), SequenceError> {
-    let text = fs::read_to_string(path).map_err(|source| SequenceError::Read {
-        path: path.into(),
-        source,
-    })?;
+fn parse(bytes: &[u8], path: &Path, device: &DeviceId) -> Result<(u32, u64), SequenceError> {
     let damaged = |what| SequenceError::Damaged {
         path: path.into(),
         what,
     };
+    if bytes.len() > MAX_BYTES {
+        return Err(damaged("it is too large"));
+    }
+    let text = str::from_utf8(bytes).map_err(|_| damaged("it is not text"))?;
     let lines: Vec<&str> = text.lines().collect();
     let [HEADER, owner, boot, reserved, sum] = lines[..] else {
         return Err(damaged("its lines are not those of version 1"));
@@ -248,6 +287,7 @@ mod tests {
     use super::*;
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
+    use std::fs;
     use tempfile::TempDir;
 
     fn place() -> (TempDir, PathBuf, DeviceId) {
@@ -284,7 +324,7 @@ mod tests {
     fn crash_between_write_and_rename_leaves_the_old_state() {
         let (_folder, path, device) = place();
         let used = SequenceFile::open(&path, &device).unwrap().advance().unwrap();
-        let torn = path.with_file_name(format!("device-001.sequence.{}.new", std::process::id()));
+        let torn = path.with_file_name("device-001.sequence.new");
         fs::write(&torn, "tidegate-sequence 1\ndev").unwrap();
         let next = SequenceFile::open(&path, &device).unwrap().advance().unwrap();
         assert!(next > used);

@@ -8,7 +8,7 @@ pub const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A connection that lasted this long ends the series of failures.
-pub(super) const STABLE_AFTER: Duration = Duration::from_secs(10);
+pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The waits of one series of failures.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! What a publisher tells its caller, as events and as counts.
 
+use crate::clock::AnswerRefused;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 /// Why a message was never sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// The queue was full: the oldest had to go.
+    /// The queue was full, and the policy chose this one ([`Overflow`](super::Overflow)).
     QueueFull,
     /// It waited longer than verifiers accept.
     TooOld,
@@ -55,6 +56,16 @@ pub enum Event {
         /// Why.
         why: Dropped,
     },
+    /// The gateway said what time it is ([`TimeSource::Echo`](super::TimeSource::Echo)).
+    TimeSet {
+        /// How far that may be off either way.
+        error: Duration,
+    },
+    /// An answer was not believed, and the time is what it was before.
+    TimeRefused {
+        /// Why.
+        why: AnswerRefused,
+    },
 }
 
 /// Totals since the publisher started.
@@ -70,6 +81,10 @@ pub struct Counts {
     pub refused: u64,
     /// Messages never sent.
     pub dropped: u64,
+    /// Answers that set the time.
+    pub time_set: u64,
+    /// Answers that were not believed.
+    pub time_refused: u64,
     /// Events that the caller did not fetch in time; the counts above include them.
     pub events_missed: u64,
 }
@@ -88,6 +103,8 @@ struct Totals {
     acknowledged: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
+    time_set: AtomicU64,
+    time_refused: AtomicU64,
     missed: AtomicU64,
 }
 
@@ -110,6 +127,8 @@ impl Events {
             Event::Acknowledged { .. } => &self.totals.acknowledged,
             Event::Refused { .. } => &self.totals.refused,
             Event::Dropped { .. } => &self.totals.dropped,
+            Event::TimeSet { .. } => &self.totals.time_set,
+            Event::TimeRefused { .. } => &self.totals.time_refused,
         };
         total.fetch_add(1, Ordering::Relaxed);
         // A caller that does not listen must not stop the publisher.
@@ -126,6 +145,8 @@ impl Events {
             acknowledged: read(&self.totals.acknowledged),
             refused: read(&self.totals.refused),
             dropped: read(&self.totals.dropped),
+            time_set: read(&self.totals.time_set),
+            time_refused: read(&self.totals.time_refused),
             events_missed: read(&self.totals.missed),
         }
     }

@@ -1,12 +1,18 @@
 //! The connection of one publisher: made, lost and made again, by one task.
 
 use super::backoff::{Backoff, STABLE_AFTER};
+use super::config::EchoTopics;
 use super::event::{Event, Events};
 use super::queue::{Entry, Queue};
 use super::{CloseRequest, MAX_PAYLOAD_BYTES, PublisherConfig};
+use crate::clock::{AnswerRefused, EchoClock};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use rand::RngExt;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::{Publish, PublishProperties};
 use rumqttc::{
     AsyncClient, ConnectionError, DisconnectProperties, DisconnectReasonCode, EventLoop, Incoming,
     MqttOptions, PubAckReason, PublishNoticeError, PublishOptions, PublishResult, StateError,
@@ -15,6 +21,8 @@ use rumqttc::{
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_envelope::cose_v1::DETACHED_PROPERTY;
+use tidegate_envelope::time_echo::Nonce;
 use tidegate_pki::tls::classify_as_client;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
@@ -23,8 +31,10 @@ use tracing::debug;
 /// The broker keeps the session this long after a lost connection, so that a message which it took
 /// and whose acknowledgement was lost is known as a redelivery when it comes again.
 const SESSION_EXPIRY_S: u32 = 300;
-/// Largest packet taken from the broker; it sends only acknowledgements.
+/// Largest packet taken from the broker; it sends acknowledgements, and answers of 200 bytes.
 const MAX_INCOMING_BYTES: u32 = 4_096;
+/// A subscription and a question for the time, beside the messages.
+const MORE_REQUESTS: usize = 2;
 /// How long the farewell may take after the last acknowledgement.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -43,10 +53,39 @@ pub(super) struct Link {
     random: StdRng,
     /// Since when there is a connection.
     connected: Option<Instant>,
+    echo: Option<Echo>,
+}
+
+/// What a device without a clock has beside its messages.
+pub(super) struct Echo {
+    pub(super) clock: Arc<EchoClock>,
+    pub(super) topics: EchoTopics,
+    pub(super) ready: Ready,
+}
+
+/// How far a connection has come before a question makes sense: its answer would be lost without a
+/// subscription, and the client may send a question before a subscription that was given it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Ready {
+    /// It is new.
+    #[default]
+    No,
+    /// The subscription is under way.
+    Subscribing,
+    /// There is one now. The first question of a connection is asked at once: this machine may have
+    /// slept, which its monotonic clock does not count.
+    Subscribed,
+    /// As the clock says.
+    Asked,
 }
 
 impl Link {
-    pub(super) fn new(config: &PublisherConfig, queue: Arc<Queue>, events: Events) -> Self {
+    pub(super) fn new(
+        config: &PublisherConfig,
+        queue: Arc<Queue>,
+        events: Events,
+        echo: Option<Echo>,
+    ) -> Self {
         let address = (config.broker.host.as_str(), config.broker.port);
         let mut options = MqttOptions::new(config.device.as_str(), address);
         let keep_alive_s = u16::try_from(config.keep_alive.as_secs())
@@ -60,6 +99,9 @@ impl Link {
             .set_max_packet_size(Some(MAX_INCOMING_BYTES))
             // A session of an earlier process holds nothing for this one.
             .set_clean_start(true);
+        if let Some(connector) = config.connector.clone() {
+            options.set_socket_connector(move |address, _| connector.connect(address));
+        }
         if let Some(tls) = &config.broker.tls {
             options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(
                 tls,
@@ -73,15 +115,18 @@ impl Link {
             events,
             notices: Notices::new(),
             backoff: Backoff::default(),
-            random: rand::make_rng(),
+            random: config
+                .jitter_seed
+                .map_or_else(rand::make_rng, StdRng::seed_from_u64),
             connected: None,
+            echo,
         }
     }
 
     /// Runs until it is closed, or the publisher is dropped.
     pub(super) async fn run(mut self, mut close_requests: mpsc::Receiver<CloseRequest>) {
         // Room for all that may be in flight, so that handing over a message never waits.
-        let builder = AsyncClient::builder(self.options.clone()).capacity(self.in_flight);
+        let builder = AsyncClient::builder(self.options.clone()).capacity(self.in_flight + MORE_REQUESTS);
         let (client, mut eventloop) = builder.build();
         let mut closing: Option<CloseRequest> = None;
         loop {
@@ -90,16 +135,19 @@ impl Link {
                 let poll = eventloop.poll();
                 tokio::pin!(poll);
                 loop {
+                    self.ask(&client);
                     self.hand_over(&client);
                     if closing.is_some() && self.is_done() {
                         break None;
                     }
                     let deadline = closing.as_ref().map(|request| request.deadline);
+                    let next_question = self.next_question();
                     tokio::select! {
                         biased;
                         event = &mut poll => break Some(self.on_poll(event)),
                         Some(outcome) = self.notices.next() => self.on_outcome(outcome),
                         () = self.queue.filled.notified(), if self.may_send() => {}
+                        () = until(next_question) => {}
                         () = until(deadline) => break None,
                         request = close_requests.recv(), if closing.is_none() => match request {
                             Some(request) => closing = Some(request),
@@ -140,6 +188,7 @@ impl Link {
                 return false;
             }
             tokio::select! {
+                biased;
                 () = time::sleep_until(end) => return true,
                 () = until(deadline) => return false,
                 request = close_requests.recv(), if closing.is_none() => match request {
@@ -160,9 +209,22 @@ impl Link {
                     self.on_outcome(outcome);
                 }
                 self.connected = Some(Instant::now());
+                if let Some(echo) = &mut self.echo {
+                    echo.ready = Ready::No;
+                }
                 self.events.emit(Event::Connected {
                     resumed: connack.session_present,
                 });
+                None
+            }
+            Ok(rumqttc::Event::Incoming(Incoming::SubAck(_))) => {
+                if let Some(echo) = &mut self.echo {
+                    echo.ready = Ready::Subscribed;
+                }
+                None
+            }
+            Ok(rumqttc::Event::Incoming(Incoming::Publish(publish))) => {
+                self.on_publish(&publish);
                 None
             }
             Ok(_) => None,
@@ -207,6 +269,52 @@ impl Link {
         }
     }
 
+    /// A message on the answer topic; a device subscribes to nothing else.
+    fn on_publish(&self, publish: &Publish) {
+        let Some(echo) = &self.echo else { return };
+        if publish.topic != echo.topics.answer.as_bytes() {
+            return;
+        }
+        match echo.clock.take(&publish.payload, Instant::now()) {
+            Ok(known) => self.events.emit(Event::TimeSet { error: known.error }),
+            Err(why @ (AnswerRefused::NoAnswer | AnswerRefused::OtherKey(_))) => debug!(%why, "ignored"),
+            Err(why) => self.events.emit(Event::TimeRefused { why }),
+        }
+    }
+
+    fn next_question(&self) -> Option<Instant> {
+        let echo = self.echo.as_ref().filter(|echo| echo.ready == Ready::Asked)?;
+        self.connected.map(|_| echo.clock.next_request(Instant::now()))
+    }
+
+    /// Subscribes to answers and asks for the time, where that is due. All of it at QoS 0: a
+    /// question or an answer that comes again later is of no use.
+    fn ask(&mut self, client: &AsyncClient) {
+        let now = Instant::now();
+        let (Some(_), Some(echo)) = (self.connected, &mut self.echo) else {
+            return;
+        };
+        let given = match echo.ready {
+            Ready::No => {
+                echo.ready = Ready::Subscribing;
+                client.try_subscribe(echo.topics.answer.clone(), QoS::AtMostOnce)
+            }
+            Ready::Subscribing => return,
+            Ready::Asked if echo.clock.next_request(now) > now => return,
+            Ready::Subscribed | Ready::Asked => {
+                echo.ready = Ready::Asked;
+                let question = echo.clock.ask(Nonce(self.random.random()), now);
+                let options = PublishOptions::at_most_once();
+                client.try_publish(echo.topics.request.clone(), question, options)
+            }
+        };
+        if let Err(error) = given {
+            // There is room for both. A question that was not sent is asked again as one without
+            // an answer.
+            debug!(%error, "the client takes no question");
+        }
+    }
+
     fn may_send(&self) -> bool {
         self.connected.is_some() && self.notices.len() < self.in_flight
     }
@@ -221,12 +329,9 @@ impl Link {
             let Some(entry) = self.queue.pop(&self.events) else {
                 return;
             };
-            debug_assert!(entry.payload.len() <= MAX_PAYLOAD_BYTES);
-            let sent = client.try_publish_tracked(
-                self.topic.clone(),
-                entry.payload.clone(),
-                PublishOptions::at_least_once(),
-            );
+            debug_assert!(entry.message.payload.len() <= MAX_PAYLOAD_BYTES);
+            let payload = entry.message.payload.clone();
+            let sent = client.try_publish_tracked(self.topic.clone(), payload, publish_options(&entry));
             match sent {
                 Ok(notice) => self
                     .notices
@@ -261,6 +366,17 @@ impl Link {
             drop(time::timeout(FAREWELL, async { while eventloop.poll().await.is_ok() {} }).await);
         }
     }
+}
+
+fn publish_options(entry: &Entry) -> PublishOptions {
+    let options = PublishOptions::at_least_once();
+    let Some(mac0) = entry.message.mac0.clone() else {
+        return options;
+    };
+    options.properties(PublishProperties {
+        user_properties: vec![(DETACHED_PROPERTY.into(), mac0)],
+        ..PublishProperties::default()
+    })
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -1,7 +1,8 @@
-//! Signed messages that wait for the broker: bounded, oldest dropped first.
+//! Signed messages that wait for the broker: bounded, with a policy for what gives way.
 
+use super::config::Overflow;
 use super::event::{Dropped, Event, Events};
-use bytes::Bytes;
+use super::message::Message;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) sequence: Sequence,
-    pub(super) payload: Bytes,
+    pub(super) message: Message,
     pub(super) queued: Instant,
 }
 
@@ -22,22 +23,29 @@ pub(super) struct Entry {
 pub(super) struct Queue {
     entries: Mutex<VecDeque<Entry>>,
     capacity: usize,
+    overflow: Overflow,
     max_age: Option<Duration>,
     /// Woken when an entry comes.
     pub(super) filled: Notify,
 }
 
 impl Queue {
-    pub(super) fn new(capacity: usize, max_age: Option<Duration>) -> Self {
+    pub(super) fn new(capacity: usize, overflow: Overflow, max_age: Option<Duration>) -> Self {
         Self {
             entries: Mutex::default(),
             capacity: capacity.max(1),
+            overflow,
             max_age,
             filled: Notify::new(),
         }
     }
 
-    /// Takes a new message, and drops the oldest one if it must.
+    /// Whether a new message must be refused.
+    pub(super) fn refuses(&self) -> bool {
+        self.overflow == Overflow::Refuse && self.lock().len() >= self.capacity
+    }
+
+    /// Takes a new message; what gives way for it, if anything must, is reported.
     pub(super) fn push(&self, entry: Entry, events: &Events) {
         let mut entries = self.lock();
         entries.push_back(entry);
@@ -78,9 +86,15 @@ impl Queue {
 
     fn trim(&self, entries: &mut VecDeque<Entry>, events: &Events) {
         while entries.len() > self.capacity {
-            if let Some(oldest) = entries.pop_front() {
+            let gives_way = match self.overflow {
+                Overflow::DropOldest => entries.pop_front(),
+                Overflow::DropNewest => entries.pop_back(),
+                // New ones are refused; what is above the capacity was in flight and comes back.
+                Overflow::Refuse => return,
+            };
+            if let Some(Entry { sequence, .. }) = gives_way {
                 events.emit(Event::Dropped {
-                    sequence: oldest.sequence,
+                    sequence,
                     why: Dropped::QueueFull,
                 });
             }
@@ -101,7 +115,10 @@ mod tests {
         let sequence = Sequence::new(number).unwrap();
         Entry {
             sequence,
-            payload: Bytes::new(),
+            message: Message {
+                payload: bytes::Bytes::new(),
+                mac0: None,
+            },
             queued: Instant::now(),
         }
     }
@@ -115,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn full_queue_drops_the_oldest_and_says_so() {
         let (events, mut received) = Events::new(8);
-        let queue = Queue::new(3, None);
+        let queue = Queue::new(3, Overflow::DropOldest, None);
         for number in 1..=5 {
             queue.push(entry(number), &events);
         }
@@ -133,7 +150,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unacknowledged_messages_return_to_their_place() {
         let (events, _received) = Events::new(8);
-        let queue = Queue::new(8, None);
+        let queue = Queue::new(8, Overflow::DropOldest, None);
         for number in [4, 5] {
             queue.push(entry(number), &events);
         }
@@ -146,7 +163,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn message_too_old_to_be_accepted_is_not_sent() {
         let (events, _received) = Events::new(8);
-        let queue = Queue::new(8, Some(Duration::from_secs(25)));
+        let queue = Queue::new(8, Overflow::DropOldest, Some(Duration::from_secs(25)));
         queue.push(entry(1), &events);
         tokio::time::advance(Duration::from_secs(20)).await;
         queue.push(entry(2), &events);

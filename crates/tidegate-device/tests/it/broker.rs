@@ -16,6 +16,15 @@ pub(crate) enum Packet {
         dup: bool,
         payload: Vec<u8>,
     },
+    /// A PUBLISH at QoS 0.
+    Question {
+        topic: String,
+        payload: Vec<u8>,
+    },
+    Subscribe {
+        filter: String,
+        id: u16,
+    },
     Disconnect,
     /// The connection ended without a farewell.
     End,
@@ -86,6 +95,18 @@ impl Connection {
                 return Packet::End;
             };
             match first >> 4 {
+                // A question for the time, at QoS 0 and not retained.
+                3 if first & 0x07 == 0 => {
+                    let topic = text(&body);
+                    let rest = &body[2 + topic.len()..];
+                    let payload = rest[1 + usize::from(rest[0])..].to_vec();
+                    return Packet::Question { topic, payload };
+                }
+                8 => {
+                    let id = u16::from_be_bytes([body[0], body[1]]);
+                    let filter = text(&body[3 + usize::from(body[2])..]);
+                    return Packet::Subscribe { filter, id };
+                }
                 3 => {
                     assert_eq!(first & 0x07, 0x02, "QoS 1 and not retained");
                     let topic = text(&body);
@@ -118,6 +139,14 @@ impl Connection {
     pub(crate) async fn answer(&mut self, id: u16, code: u8) {
         let [high, low] = id.to_be_bytes();
         self.stream.write_all(&[0x40, 3, high, low, code]).await.unwrap();
+    }
+}
+
+impl Connection {
+    /// Grants a subscription, at QoS 0.
+    pub(crate) async fn subscribed(&mut self, id: u16) {
+        let [high, low] = id.to_be_bytes();
+        self.stream.write_all(&[0x90, 4, high, low, 0, 0]).await.unwrap();
     }
 }
 

@@ -1,92 +1,20 @@
 //! What the publisher sends, and what it does when the broker refuses, vanishes or is not ours.
 
 use crate::broker::{Broker, Packet};
+use crate::rig::{PATIENCE, Rig, TIME, TOPIC, device, next, sequence, verified};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use tidegate_device::publisher::{BrokerAddress, Event, PublishError, Publisher, PublisherConfig, Signing};
+use tidegate_device::publisher::{BrokerAddress, Event, PublishError, Publisher, PublisherConfig};
 use tidegate_device::sequence::SequenceFile;
-use tidegate_device::simulator::{Building, Zone};
-use tidegate_envelope::id::{Boot, DeviceId, KeyEpoch, MessageDeviceId, Sequence};
+use tidegate_envelope::id::{Boot, KeyEpoch, Sequence};
 use tidegate_envelope::json::Document;
 use tidegate_envelope::json_v1;
-use tidegate_envelope::key::MacKey;
-use tidegate_envelope::reading::{Channels, Reading};
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 use tidegate_pki::authority::Authority;
 use tidegate_pki::profile::Profile;
 use tidegate_pki::tls::{ClientAuth, ClientTls, ServerTls, client_config};
-use tokio::sync::mpsc::Receiver;
-
-const TOPIC: &str = "hydroficient/grandmarina/device-001/sensors";
-const PATIENCE: Duration = Duration::from_secs(10);
-const TIME: Timestamp = Timestamp::from_micros(1_771_502_400_000_000);
-
-fn device() -> DeviceId {
-    DeviceId::new("device-001").unwrap()
-}
-
-fn key() -> MacKey {
-    MacKey::from_bytes(b"a key of this test")
-}
-
-struct Rig {
-    folder: TempDir,
-    readings: Channels,
-}
-
-impl Rig {
-    fn new() -> Self {
-        let readings = Building::new(1).sensor(Zone::Kitchen, &device()).sample(TIME);
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            readings,
-        }
-    }
-
-    fn config(&self, port: u16) -> PublisherConfig {
-        let broker = BrokerAddress {
-            host: "127.0.0.1".into(),
-            port,
-            tls: None,
-        };
-        let message_id = MessageDeviceId::new("HYDROLOGIC-Device-001").unwrap();
-        let signing = Some(Signing {
-            key: key(),
-            epoch: KeyEpoch(3),
-        });
-        PublisherConfig::new(device(), message_id, TOPIC.into(), broker, signing)
-    }
-
-    fn start(&self, config: PublisherConfig) -> (Publisher, Receiver<Event>) {
-        let sequence = SequenceFile::open(&self.folder.path().join("state"), &device()).unwrap();
-        Publisher::start(config, sequence).unwrap()
-    }
-
-    fn publish(&self, publisher: &mut Publisher) -> Sequence {
-        publisher.publish(TIME, "operational", &self.readings).unwrap()
-    }
-}
-
-fn verified(payload: &[u8]) -> Reading {
-    let document = Document::parse(payload).unwrap();
-    let mut canonical = Vec::new();
-    document.canonical(&mut canonical);
-    assert!(key().check(&canonical, document.hmac().unwrap()));
-    json_v1::reading(&document).unwrap()
-}
-
-fn sequence(payload: &[u8]) -> u64 {
-    verified(payload).sequence.unwrap().get()
-}
-
-async fn next(events: &mut Receiver<Event>) -> Event {
-    tokio::time::timeout(PATIENCE, events.recv())
-        .await
-        .expect("an event in time")
-        .expect("a running publisher")
-}
 
 #[tokio::test]
 async fn signed_readings_arrive_in_order_and_are_acknowledged() {
