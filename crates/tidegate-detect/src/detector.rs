@@ -117,6 +117,25 @@ impl Detector {
         }
     }
 
+    /// Takes further devices, behind those that it has; each begins without a past.
+    pub fn append<'a>(&mut self, devices: impl IntoIterator<Item = &'a DeviceId>) {
+        for id in devices {
+            let forest = self
+                .model
+                .as_deref()
+                .and_then(|model| ForestState::new(model, id));
+            let profile = self.model.as_deref().zip(forest.as_ref());
+            let heads = profile
+                .and_then(|(model, forest)| forest.profile(model))
+                .map_or(0, Profile::head_count);
+            self.heads.resize(self.heads.len().max(heads), 0.0);
+            self.devices.push(Device {
+                rules: RuleState::default(),
+                forest,
+            });
+        }
+    }
+
     /// The same detector with other limits.
     #[must_use]
     pub fn with_limits(self, limits: RuleLimits) -> Self {

@@ -80,8 +80,15 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// `/readyz`: the database answers too.
+/// `/readyz`: the database answers too, and can be written, so that messages are accepted.
 pub(crate) async fn readyz(State(context): State<Context>) -> Response {
+    if !context.hub.is_storage_available() {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database cannot be written\n",
+        )
+            .into_response();
+    }
     match context
         .history
         .events(EventQuery {

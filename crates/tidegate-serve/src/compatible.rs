@@ -2,6 +2,7 @@
 //! were written for `ws://localhost:8765`.
 
 pub(crate) mod event;
+mod inbound;
 
 use crate::page::wants_websocket;
 use crate::server::Context;
@@ -12,7 +13,7 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::SinkExt;
-use serde::Deserialize;
+use inbound::is_ping;
 use std::time::Duration;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, broadcast};
@@ -155,37 +156,5 @@ impl Client {
         timeout(WRITE_PATIENCE, writing)
             .await
             .unwrap_or(Err(End::Stalled))
-    }
-}
-
-fn is_ping(text: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Frame<'a> {
-        #[serde(rename = "type", borrow)]
-        kind: std::borrow::Cow<'a, str>,
-    }
-    serde_json::from_str::<Frame<'_>>(text).is_ok_and(|frame| frame.kind == "ping")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_an_object_of_type_ping_is_a_ping() {
-        for ping in [r#"{"type":"ping"}"#, r#" { "t": 1, "type" : "p\u0069ng" } "#] {
-            assert!(is_ping(ping), "{ping}");
-        }
-        for other in [
-            "",
-            "ping",
-            r#""ping""#,
-            r#"{"type":"pong"}"#,
-            r#"{"type":1}"#,
-            r#"{"type":"ping""#,
-            "[]",
-        ] {
-            assert!(!is_ping(other), "{other}");
-        }
     }
 }

@@ -16,6 +16,7 @@ use crate::view::{LAYERS, RAW_IN_STREAM, event_view, got_in, layer_index};
 use crate::zones::Zones;
 use axum::extract::ws::Utf8Bytes;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tidegate_envelope::reason::Layer;
@@ -76,6 +77,8 @@ struct Shared {
     clock: fn() -> Timestamp,
     started: Timestamp,
     roster: Roster,
+    /// Whether the database can be written, as far as is known.
+    storage_available: AtomicBool,
     state: Mutex<State>,
     frames: broadcast::Sender<SharedFrame>,
     compatible: broadcast::Sender<Utf8Bytes>,
@@ -154,6 +157,7 @@ impl Hub {
             clock: options.clock,
             started,
             roster,
+            storage_available: AtomicBool::new(true),
             state: Mutex::new(state),
             frames: broadcast::Sender::new(FRAME_BACKLOG),
             compatible: broadcast::Sender::new(compatible::BACKLOG),
@@ -177,6 +181,16 @@ impl Hub {
             // Fails only when the last client has just gone.
             drop(self.shared.compatible.send(text));
         }
+    }
+
+    /// Takes down whether the database can be written: `/readyz` says no while it cannot.
+    pub fn storage_available(&self, available: bool) {
+        self.shared.storage_available.store(available, Ordering::Relaxed);
+    }
+
+    /// What was taken down last; at first it is available.
+    pub(crate) fn is_storage_available(&self) -> bool {
+        self.shared.storage_available.load(Ordering::Relaxed)
     }
 
     /// The time by the hub's clock.

@@ -101,6 +101,7 @@ fn admission(n: u64, device_count: u32) -> Admission {
             tag: Tag([7; 32]),
             epoch: KeyEpoch(0),
             session: SessionId(1),
+            resumed: false,
             received_at,
             protection: Protection::Signed,
         },

@@ -34,13 +34,14 @@ impl Layouts {
         }
     }
 
-    /// Writes `channels` to `text` and says its layout; `None` where `text` carries the names.
+    /// Writes `channels` to `text` and says its layout, as number and names; `None` where `text`
+    /// carries the names.
     pub(crate) fn encode(
         &mut self,
         transaction: &Transaction<'_>,
         channels: &Channels,
         text: &mut String,
-    ) -> rusqlite::Result<Option<i64>> {
+    ) -> rusqlite::Result<Option<(i64, &str)>> {
         self.names.clear();
         self.names.push('[');
         for (position, (name, _)) in channels.iter().enumerate() {
@@ -64,7 +65,7 @@ impl Layouts {
             }
         };
         array(channels, text);
-        Ok(Some(number))
+        Ok(Some((number, &self.names)))
     }
 
     /// Call after a commit.
@@ -127,10 +128,19 @@ fn push_json<T: serde::Serialize + ?Sized>(text: &mut String, value: &T) {
     serde_json::to_writer(Utf8(text), value).expect("a text or a finite number is always JSON");
 }
 
-/// The names of a layout; `None` when `names` is not what this module writes.
-pub(crate) fn layout(names: &str) -> Option<Arc<[CompactString]>> {
-    let names: Vec<String> = serde_json::from_str(names).ok()?;
-    Some(names.into_iter().map(CompactString::from).collect())
+/// The names of a layout.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// As they are stored.
+    pub(crate) json: String,
+    pub(crate) names: Vec<CompactString>,
+}
+
+/// Reads a layout; `None` when `json` is not what this module writes.
+pub(crate) fn layout(json: String) -> Option<Arc<Layout>> {
+    let names: Vec<String> = serde_json::from_str(&json).ok()?;
+    let names = names.into_iter().map(CompactString::from).collect();
+    Some(Arc::new(Layout { json, names }))
 }
 
 /// The channels of an array of numbers.
@@ -185,18 +195,18 @@ mod tests {
             let after = decode_object(&text).unwrap();
             assert_eq!(after.get("a").unwrap().to_bits(), value.to_bits(), "{text}");
             array(&before, &mut text);
-            let names = layout(r#"["a","b \"quoted\", é"]"#).unwrap();
-            assert_eq!(decode_array(&names, &text).unwrap(), before);
+            let layout = layout(r#"["a","b \"quoted\", é"]"#.to_owned()).unwrap();
+            assert_eq!(decode_array(&layout.names, &text).unwrap(), before);
         }
     }
 
     #[test]
     fn damaged_text_gives_no_channels() {
-        let names = layout(r#"["a","b"]"#).unwrap();
+        let names = &layout(r#"["a","b"]"#.to_owned()).unwrap().names;
         for bad in ["[1.0]", "[1.0,2.0,3.0]", "[1.0,null]", "[1.0,2.0", "", "{}"] {
-            assert_eq!(decode_array(&names, bad), None, "{bad}");
+            assert_eq!(decode_array(names, bad), None, "{bad}");
         }
         assert_eq!(decode_object("[1.0]"), None);
-        assert_eq!(layout("{}"), None);
+        assert!(layout("{}".to_owned()).is_none());
     }
 }

@@ -53,7 +53,7 @@ pub enum StoreError {
     },
     /// The bytes on disk are not what was written.
     #[error(
-        "{} is damaged ({what}): restore it from a backup, or move it and its -wal file away to begin anew without history",
+        "{} is damaged ({what}): restore it from a backup, or move it and the files named like it away to begin anew without history",
         path.display()
     )]
     Damaged {
@@ -94,6 +94,18 @@ pub enum StoreError {
         /// SQLite's own error.
         source: rusqlite::Error,
     },
+    /// Devices that were registered are missing from a list that should only have grown.
+    #[error("the registered devices have changed at position {position}: restart to remove or reorder devices")]
+    DevicesChanged {
+        /// The first place that differs, from 0.
+        position: usize,
+    },
+    /// The log holds what the disk may have lost, and could not be started over.
+    #[error("{} was not synced, and readers keep its log from starting over: end them, or restart", path.display())]
+    Unsynced {
+        /// The database file.
+        path: PathBuf,
+    },
     /// A reading of a device that was not in the list at opening: the registry has grown since.
     #[error("device number {} is not among the {known} devices that the database was opened with", index.0)]
     UnknownDevice {
@@ -108,6 +120,18 @@ impl StoreError {
     /// Sorts SQLite's error by what a person must do about it.
     pub(crate) fn sqlite(path: &Path, doing: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
+        // Values of a type or a spelling that the writer never writes.
+        let altered = matches!(
+            source,
+            rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::Utf8Error(..)
+        );
+        if altered {
+            let what = source.to_string();
+            return Self::Damaged { path, what };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly { path },

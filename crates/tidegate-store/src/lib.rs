@@ -10,13 +10,22 @@
 //! - [`error`]: what can go wrong, and what to do about it
 //!
 //! One SQLite file in WAL mode with `synchronous = FULL`: a commit has been through fsync when it
-//! returns. After a crash SQLite takes up every whole transaction of the `-wal` file and drops a
-//! torn last one; a `-wal` file that is broken further inside is refused, because dropping
-//! acknowledged transactions would forget sequence numbers. Checks at opening: the `-wal` file's
-//! chain of checksums, the tables that replay protection stands on (page structure, and a
-//! checksum per row), and after an unclean close of a database of up to
-//! [`writer::QUICK_CHECK_BYTES`] its whole page structure. Larger files are checked on demand
-//! with [`Reader::check`](reader::Reader::check), since a restart must not wait for minutes.
+//! returns, and ends at a sector's edge, so that a torn write can only spoil what came after it.
+//! After a crash SQLite takes up every whole transaction of the `-wal` file and drops a torn last
+//! one. Anything else that is missing or altered is refused, because forgetting an acknowledged
+//! transaction would forget sequence numbers:
+//!
+//! | what | how it is noticed | when |
+//! |---|---|---|
+//! | a break inside the `-wal` file | its chain of checksums (`wal`) | opening |
+//! | a `-wal` file lost or of another time, its last transaction broken, an older database file | commits counted in the database and in the `-commits` file beside it (`anchor`) | opening |
+//! | a replay state altered, missing or stale | a checksum per row (`replay`), and their sum (`ledger`) | opening and load |
+//! | table definitions altered | compared with the migrations' (`schema`) | opening |
+//! | broken page structure, readings missing in the middle | SQLite's quick check, and a count | opening, up to [`writer::QUICK_CHECK_BYTES`]; beyond that of the safety tables only, and of all with [`Reader::check`](reader::Reader::check) |
+//! | a reading altered | a checksum per row (`seal`) | whenever it is read |
+//!
+//! Not noticed: the database and its `-commits` file both put back as they were earlier, which takes
+//! a witness outside of the disk; events, totals and indexes altered within sound pages.
 //!
 //! **Invariant**: a reading, its device's replay state and the clock floor are written in one
 //! transaction or not at all, and one process at most writes.
@@ -29,12 +38,16 @@ pub mod recorder;
 pub mod totals;
 pub mod writer;
 
+mod anchor;
 mod channels;
+mod insert;
+mod ledger;
 mod lock;
 mod opening;
 mod replay;
 mod rows;
 mod schema;
+mod seal;
 mod wal;
 
 use std::path::{Path, PathBuf};

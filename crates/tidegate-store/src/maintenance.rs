@@ -5,9 +5,9 @@
 //! log has become long does it also make the writer wait, for the few pages that are left, so that
 //! the log can start over at its beginning.
 
-use crate::beside;
 use crate::error::StoreError;
-use rusqlite::{Connection, OpenFlags};
+use crate::{beside, ledger, opening};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -58,7 +58,43 @@ pub struct Maintenance {
     connection: Connection,
     path: PathBuf,
     page_bytes: u64,
-    turn: Arc<Mutex<()>>,
+    turn: Turn,
+}
+
+/// Held by the writer during a commit, and by maintenance during a step. SQLite would let the
+/// second one poll; this wakes it.
+pub(crate) type Turn = Arc<Mutex<LogTail>>;
+
+/// What stands in the log behind the last commit, as far as this process knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum LogTail {
+    /// Nothing but what a crash may leave.
+    #[default]
+    Clean,
+    /// A transaction that failed, for want of room perhaps.
+    Leftover,
+    /// A transaction that the disk may have lost although the file shows it: after a failed sync
+    /// the kernel takes its pages for clean. Whoever reads the file after this process has died
+    /// would take it for committed, and build upon it.
+    Unsynced,
+}
+
+impl LogTail {
+    /// What a failed transaction leaves.
+    pub(crate) fn after(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure) => Self::Unsynced,
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Clean,
+            _ => Self::Leftover,
+        }
+    }
+
+    /// Keeps the worse of the two.
+    pub(crate) fn worsen(&mut self, other: Self) {
+        if other as u8 > *self as u8 {
+            *self = other;
+        }
+    }
 }
 
 impl Maintenance {
@@ -70,10 +106,9 @@ impl Maintenance {
         Self::with_turn(path, Arc::default())
     }
 
-    fn with_turn(path: &Path, turn: Arc<Mutex<()>>) -> Result<Self, StoreError> {
+    fn with_turn(path: &Path, turn: Turn) -> Result<Self, StoreError> {
         let failed = |source| StoreError::sqlite(path, "open a connection", source);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        let connection = opening::writable(path)?;
         connection.busy_timeout(READERS_WAIT).map_err(failed)?;
         crate::schema::require_current(&connection, path)?;
         // Full here too: the check of a log after a crash relies on every transaction having been
@@ -182,8 +217,9 @@ impl Maintenance {
             if free == 0 || !(too_large || free > SPARE_PAGES.max(pages / 4)) {
                 break;
             }
-            let _turn = take(&self.turn);
+            let mut turn = take(&self.turn);
             self.give_back_pages()
+                .inspect_err(|error| turn.worsen(LogTail::after(error)))
                 .map_err(|source| StoreError::sqlite(&self.path, "shrink the file", source))?;
             shrunk = true;
         }
@@ -204,12 +240,22 @@ impl Maintenance {
     }
 
     fn delete(&self, sql: &str, before: i64) -> Result<u64, StoreError> {
-        let _turn = take(&self.turn);
-        let deleted = self
-            .connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.execute((before, ROWS_PER_STEP)))
-            .map_err(|source| StoreError::sqlite(&self.path, "delete old rows", source))?;
+        let mut turn = take(&self.turn);
+        self.delete_step(sql, before)
+            .inspect_err(|error| turn.worsen(LogTail::after(error)))
+            .map_err(|source| StoreError::sqlite(&self.path, "delete old rows", source))
+    }
+
+    fn delete_step(&self, sql: &str, before: i64) -> rusqlite::Result<u64> {
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let deleted = transaction
+            .prepare_cached(sql)?
+            .execute((before, ROWS_PER_STEP))?;
+        if deleted == 0 {
+            return Ok(0);
+        }
+        ledger::advance_first_reading(&transaction)?;
+        transaction.commit()?;
         Ok(deleted as u64)
     }
 
@@ -251,7 +297,6 @@ const OLDEST_EVENTS: &str = "DELETE FROM events WHERE at < ?1 AND id IN (
 #[derive(Debug)]
 pub(crate) struct Thread {
     shared: Arc<Shared>,
-    turn: Arc<Mutex<()>>,
     handle: JoinHandle<()>,
 }
 
@@ -264,9 +309,8 @@ struct Shared {
 }
 
 impl Thread {
-    pub(crate) fn start(path: &Path, retention: Retention) -> Result<Self, StoreError> {
-        let turn = Arc::<Mutex<()>>::default();
-        let maintenance = Maintenance::with_turn(path, Arc::clone(&turn))?;
+    pub(crate) fn start(path: &Path, retention: Retention, turn: &Turn) -> Result<Self, StoreError> {
+        let maintenance = Maintenance::with_turn(path, Arc::clone(turn))?;
         let shared = Arc::new(Shared {
             now: AtomicI64::new(i64::MIN),
             stopped: Mutex::new(false),
@@ -279,13 +323,7 @@ impl Thread {
                 move || run(&maintenance, &retention, &shared)
             })
             .map_err(|source| StoreError::io(path, "start the maintenance thread for", source))?;
-        Ok(Self { shared, turn, handle })
-    }
-
-    /// Held by the writer during a commit, and by the thread during a step. SQLite would let the
-    /// second one poll; this wakes it.
-    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
-        take(&self.turn)
+        Ok(Self { shared, handle })
     }
 
     pub(crate) fn tell_time(&self, now: Timestamp) {
@@ -327,7 +365,7 @@ fn run(maintenance: &Maintenance, retention: &Retention, shared: &Shared) {
     }
 }
 
-/// The locks here guard turns and a flag, which no panic can leave half changed.
-fn take<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Takes a lock. Those here guard turns and flags, which no panic can leave half changed.
+pub(crate) fn take<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

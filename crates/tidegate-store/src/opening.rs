@@ -1,44 +1,84 @@
 //! Opening the database: what is created, what is checked, what is set.
 
+use crate::anchor::{self, Anchor};
 use crate::error::StoreError;
+use crate::ledger::{self, Ledger};
 use crate::replay::{self, EVENT_IDS};
 use crate::writer::{Options, QUICK_CHECK_BYTES};
 use crate::{beside, schema, wal};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::collections::HashMap;
 use std::fs::OpenOptions;
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 use tidegate_envelope::id::DeviceId;
 
 /// Longest wait for another process that writes, such as one that prunes.
-const BUSY: Duration = Duration::from_secs(10);
+pub(crate) const BUSY: Duration = Duration::from_secs(10);
 /// The log file shrinks back to this size when it starts over.
 const LOG_BYTES_KEPT: u64 = 4 << 20;
 
 /// A registered device and its number in the database.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Registered {
     pub(crate) id: DeviceId,
     pub(crate) number: i64,
+    /// What its stored state adds to the ledger's sum.
+    pub(crate) summand: i64,
 }
 
-/// Creates or opens the file and refuses what cannot be trusted. The writer's lock must be held.
-pub(crate) fn connection(path: &Path, options: &Options) -> Result<Connection, StoreError> {
-    create_private(path)?;
+/// An opened database, checked as far as the crate's text says.
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
+    pub(crate) ledger: Ledger,
+    pub(crate) anchor: Anchor,
+}
+
+/// Creates or opens the file and refuses what cannot be trusted, before anything is written to it.
+/// The writer's lock must be held.
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError> {
+    let promises = anchor::read(path)?;
     let log_path = beside(path, "-wal");
-    let log = wal::inspect(&log_path).map_err(|source| StoreError::io(&log_path, "read", source))?;
+    // SQLite would delete the log of an empty file.
+    if std::fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
+        anchor::expect_nothing(path, &promises)?;
+        if std::fs::metadata(&log_path).is_ok_and(|metadata| metadata.len() > wal::HEADER_BYTES as u64) {
+            return Err(StoreError::damaged(
+                path,
+                "it is empty, while its -wal file holds transactions",
+            ));
+        }
+    }
+    create_private(path)?;
+    let log = wal::inspect(&log_path, path).map_err(|source| StoreError::io(&log_path, "read", source))?;
     if let wal::Log::Damaged { frame } = log {
         return Err(StoreError::damaged(
             path,
             format!("its -wal file breaks off at frame {frame}, and whole transactions follow"),
         ));
     }
-    let mut connection = connect(path)?;
+    check_header(path)?;
+    let mut connection = writable(path)?;
+    // What is refused stays as it was: closing must not write the log back.
+    keep_log(&connection, path, true)?;
     schema::migrate(&mut connection, path)?;
+    use_log(&connection, path)?;
+    let ledger = check(&mut connection, path)?;
+    anchor::expect_all(path, &promises, &ledger)?;
+    keep_log(&connection, path, false)?;
     configure(&connection, path, options)?;
-    check(&connection, path, log != wal::Log::Absent)?;
-    Ok(connection)
+    // Files that were just made have their names on disk before anything depends on them: SQLite
+    // sees to it only for a log that this very connection has made.
+    sync_folder(path)?;
+    let anchor = Anchor::create(path, &ledger)?;
+    sync_folder(path)?;
+    Ok(Opened {
+        connection,
+        ledger,
+        anchor,
+    })
 }
 
 /// Creates the file for its owner alone, or takes an existing one away from everybody else: it
@@ -65,15 +105,86 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+/// Refuses a file whose header asks for another SQLite: it would be read as read-only, and the
+/// error would speak of permissions.
+fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0; 100];
+    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
+        Ok(()) => {}
+        // Shorter than any database: SQLite judges.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+        Err(source) => return Err(StoreError::io(path, "read", source)),
+    }
+    let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let known = header[18] <= 2 && header[19] <= 2 && number(44) <= 4 && number(56) <= 3;
+    if header.starts_with(b"SQLite format 3\0") && !known {
+        return Err(StoreError::damaged(
+            path,
+            "its header names a format that SQLite does not write",
+        ));
+    }
+    Ok(())
+}
+
+/// A connection that may write.
+///
+/// `psow=0` takes back SQLite's assumption that a power cut leaves alone what was on the disk
+/// beside the bytes being written ("powersafe overwrite"). Commits then end at a sector's edge, so
+/// that the next one, when it is torn, takes no committed one with it: one frame more per commit.
+/// <https://www.sqlite.org/psow.html>
+pub(crate) fn writable(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::sqlite(path, "open a connection", source);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    #[cfg(unix)]
+    let connection = Connection::open_with_flags(uri(path), flags | OpenFlags::SQLITE_OPEN_URI);
+    #[cfg(not(unix))]
+    let connection = Connection::open_with_flags(path, flags);
+    let connection = connection.map_err(failed)?;
     connection.busy_timeout(BUSY).map_err(failed)?;
     Ok(connection)
 }
 
-fn configure(connection: &Connection, path: &Path, options: &Options) -> Result<(), StoreError> {
+#[cfg(unix)]
+fn uri(path: &Path) -> String {
+    use std::fmt::Write as _;
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    // An absolute path needs the empty authority, since two slashes would begin one.
+    let mut uri = String::from(if bytes.starts_with(b"/") { "file://" } else { "file:" });
+    for byte in bytes {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(char::from(*byte)),
+            other => write!(uri, "%{other:02x}").expect("writing to a string cannot fail"),
+        }
+    }
+    uri + "?psow=0"
+}
+
+fn keep_log(connection: &Connection, path: &Path, keep: bool) -> Result<(), StoreError> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(|_| ())
+        .map_err(|source| StoreError::sqlite(path, "configure the connection", source))
+}
+
+/// Makes the names in the database's folder durable.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    #[cfg(unix)]
+    {
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        std::fs::File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|source| StoreError::io(folder, "sync", source))?;
+    }
+    Ok(())
+}
+
+/// Does nothing where the log is in use already. Comes before the first read transaction: after
+/// one, SQLite keeps a lock on a database that it has just converted.
+fn use_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::sqlite(path, "configure the connection", source);
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -83,6 +194,11 @@ fn configure(connection: &Connection, path: &Path, options: &Options) -> Result<
             path: path.to_owned(),
         });
     }
+    Ok(())
+}
+
+fn configure(connection: &Connection, path: &Path, options: &Options) -> Result<(), StoreError> {
+    let failed = |source| StoreError::sqlite(path, "configure the connection", source);
     // Checkpoints are the maintenance thread's: here they would make some commits wait for all
     // that came before them.
     connection
@@ -114,23 +230,29 @@ fn configure(connection: &Connection, path: &Path, options: &Options) -> Result<
         .map_err(failed)
 }
 
-fn check(connection: &Connection, path: &Path, unclean: bool) -> Result<(), StoreError> {
-    for table in schema::SAFETY_TABLES {
-        schema::quick_check(connection, path, Some(table))?;
-    }
+fn check(connection: &mut Connection, path: &Path) -> Result<Ledger, StoreError> {
+    let failed = |source| StoreError::sqlite(path, "check the tables", source);
+    // One transaction, since somebody may prune meanwhile.
+    let transaction = connection.transaction().map_err(failed)?;
+    schema::verify(&transaction, path)?;
     let bytes = std::fs::metadata(path).map_or(u64::MAX, |metadata| metadata.len());
-    if unclean && bytes <= QUICK_CHECK_BYTES {
-        schema::quick_check(connection, path, None)?;
+    let whole = bytes <= QUICK_CHECK_BYTES;
+    if whole {
+        schema::quick_check(&transaction, path, None)?;
+    } else {
+        for table in schema::SAFETY_TABLES {
+            schema::quick_check(&transaction, path, Some(table))?;
+        }
     }
-    Ok(())
+    ledger::verify(&transaction, path, whole)
 }
 
-/// Gives every device its number, and reserves the first event numbers.
+/// Gives every device its number, and reserves event numbers up to the given one.
 pub(crate) fn register(
     connection: &mut Connection,
     path: &Path,
     devices: &[DeviceId],
-    event_ids_reserved: i64,
+    event_ids_reserved: Option<i64>,
 ) -> Result<Vec<Registered>, StoreError> {
     let failed = |source| StoreError::sqlite(path, "register the devices", source);
     let transaction = connection
@@ -149,9 +271,12 @@ pub(crate) fn register(
         registered.push(Registered {
             id: id.clone(),
             number,
+            summand: replay::stored_summand(&transaction, number).map_err(failed)?,
         });
     }
-    replay::write_mark(&transaction, EVENT_IDS, event_ids_reserved).map_err(failed)?;
+    if let Some(reserved) = event_ids_reserved {
+        replay::write_mark(&transaction, EVENT_IDS, reserved).map_err(failed)?;
+    }
     transaction.commit().map_err(failed)?;
     Ok(registered)
 }

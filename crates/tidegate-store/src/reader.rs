@@ -3,14 +3,14 @@
 //! A long query is made in pages of [`PAGE_ROWS`] rows, because a read transaction keeps the log
 //! from starting over: an export of hours must not make it grow for hours.
 
-use crate::channels;
+use crate::channels::{self, Layout};
 use crate::error::StoreError;
 use crate::event::{Event, Outcome};
 pub use crate::rows::ReadingRow;
 use crate::rows::{EVENT_COLUMNS, Fault, READING_COLUMNS, RawReading, event, raw_reading};
-use crate::schema;
+use crate::seal::Sealed;
 use crate::totals::Totals;
-use compact_str::CompactString;
+use crate::{ledger, replay, schema};
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::HashMap;
@@ -18,9 +18,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_envelope::id::{Boot, DeviceId, ZoneId};
+use tidegate_envelope::id::{Boot, DeviceId, DeviceIndex, ZoneId};
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
+use tidegate_verify::state::DeviceState;
 
 /// Rows read in one read transaction.
 pub const PAGE_ROWS: u64 = 1_000;
@@ -81,7 +82,12 @@ pub struct Reader {
     connection: Connection,
     path: PathBuf,
     devices: HashMap<i64, DeviceId>,
-    layouts: HashMap<i64, Arc<[CompactString]>>,
+    layouts: HashMap<i64, Arc<Layout>>,
+    /// The database's identity, which checksums of readings cover.
+    identity: i64,
+    /// The last reading without one.
+    unsealed: i64,
+    buffer: Vec<u8>,
 }
 
 impl Reader {
@@ -98,12 +104,39 @@ impl Reader {
             .execute_batch("PRAGMA trusted_schema = OFF")
             .map_err(failed)?;
         schema::require_current(&connection, path)?;
+        let (identity, unsealed) = ledger::seals(&connection, path)?;
         Ok(Self {
             connection,
             path: path.to_owned(),
             devices: HashMap::new(),
             layouts: HashMap::new(),
+            identity,
+            unsealed,
+            buffer: Vec::new(),
         })
+    }
+
+    /// The replay state of every device that has one, registered still or not, in no order.
+    ///
+    /// # Errors
+    /// Also when a state fails its checksum.
+    pub fn replay_states(&self) -> Result<Vec<(DeviceId, DeviceState)>, StoreError> {
+        let failed = |source| StoreError::sqlite(&self.path, "read the devices", source);
+        let mut statement = self
+            .connection
+            .prepare("SELECT id FROM devices")
+            .map_err(failed)?;
+        let names = statement
+            .query_map([], |row| row.get::<_, String>(0))
+            .map_err(failed)?;
+        let mut devices = Vec::new();
+        for name in names {
+            let name = name.map_err(failed)?;
+            devices.push(DeviceId::new(&name).map_err(|error| StoreError::damaged(&self.path, error.to_string()))?);
+        }
+        let loaded = replay::load(&self.connection, &self.path, &devices)?;
+        let named = |(index, state): (DeviceIndex, _)| (devices[index.0 as usize].clone(), state);
+        Ok(loaded.devices.into_iter().map(named).collect())
     }
 
     /// Hands the readings that `query` asks for to `take`, until it breaks off. The database may
@@ -231,12 +264,20 @@ impl Reader {
             .map_err(|source| StoreError::sqlite(&self.path, "read the totals", source))
     }
 
-    /// Checks the page structure of the whole file; reads all of it.
+    /// Checks the whole file and reads all of it: page structure, the sums of the last commit, and
+    /// every reading.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] with what was found first.
-    pub fn check(&self) -> Result<(), StoreError> {
-        schema::quick_check(&self.connection, &self.path, None)
+    pub fn check(&mut self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::sqlite(&self.path, "check the tables", source);
+        // The sums belong to the tables as they are at one moment.
+        let transaction = self.connection.unchecked_transaction().map_err(failed)?;
+        schema::verify(&transaction, &self.path)?;
+        schema::quick_check(&transaction, &self.path, None)?;
+        ledger::verify(&transaction, &self.path, true)?;
+        drop(transaction);
+        self.readings(&ReadingQuery::default(), |_| ControlFlow::Continue(()))
     }
 
     fn device_number(&self, id: &DeviceId) -> Result<Option<i64>, StoreError> {
@@ -295,11 +336,29 @@ impl Reader {
 
     fn reading(&mut self, raw: RawReading) -> Result<ReadingRow, StoreError> {
         let device = raw.device.map(|number| self.device(number, raw.id)).transpose()?;
-        let channels = match raw.layout {
-            Some(layout) => {
-                let names = self.layout(layout, raw.id)?;
-                channels::decode_array(&names, &raw.channels)
-            }
+        let layout = raw.layout.map(|layout| self.layout(layout, raw.id)).transpose()?;
+        let row = Sealed {
+            id: raw.id,
+            device: device.as_ref().map(DeviceId::as_str),
+            zone: raw.zone.as_deref(),
+            timestamp: raw.timestamp,
+            received: raw.received,
+            boot: raw.boot,
+            sequence: raw.sequence,
+            protected: raw.protected,
+            status: &raw.status,
+            names: layout.as_ref().map(|layout| layout.json.as_str()),
+            channels: &raw.channels,
+        };
+        let expected = (raw.id > self.unsealed).then(|| row.checksum(self.identity, &mut self.buffer));
+        if expected.is_some() && raw.checksum != expected {
+            return Err(StoreError::damaged(
+                &self.path,
+                format!("reading {} fails its checksum", raw.id),
+            ));
+        }
+        let channels = match &layout {
+            Some(layout) => channels::decode_array(&layout.names, &raw.channels),
             None => channels::decode_object(&raw.channels),
         };
         let fault = |column| Fault { id: raw.id, column }.into_error(&self.path, "reading");
@@ -334,15 +393,15 @@ impl Reader {
         Ok(device)
     }
 
-    fn layout(&mut self, number: i64, id: i64) -> Result<Arc<[CompactString]>, StoreError> {
-        if let Some(names) = self.layouts.get(&number) {
-            return Ok(Arc::clone(names));
+    fn layout(&mut self, number: i64, id: i64) -> Result<Arc<Layout>, StoreError> {
+        if let Some(layout) = self.layouts.get(&number) {
+            return Ok(Arc::clone(layout));
         }
         let names = self.name("SELECT names FROM layouts WHERE number = ?1", number)?;
-        let names = channels::layout(&names)
+        let layout = channels::layout(names)
             .ok_or_else(|| Fault { id, column: "layout" }.into_error(&self.path, "reading"))?;
-        self.layouts.insert(number, Arc::clone(&names));
-        Ok(names)
+        self.layouts.insert(number, Arc::clone(&layout));
+        Ok(layout)
     }
 
     fn name(&self, sql: &str, number: i64) -> Result<String, StoreError> {

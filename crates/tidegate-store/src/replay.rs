@@ -28,7 +28,7 @@ pub(crate) fn load(connection: &Connection, path: &Path, devices: &[DeviceId]) -
     let failed = |source| StoreError::sqlite(path, "read the replay states", source);
     let indexes: HashMap<&str, u32> = devices.iter().map(DeviceId::as_str).zip(0..).collect();
     let mut statement = connection
-        .prepare("SELECT id, state, checksum FROM replay_state JOIN devices ON number = device")
+        .prepare("SELECT id, state, checksum, device FROM replay_state LEFT JOIN devices ON number = device")
         .map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
     let mut loaded = Loaded {
@@ -36,7 +36,14 @@ pub(crate) fn load(connection: &Connection, path: &Path, devices: &[DeviceId]) -
         floor: mark(connection, path, CLOCK_FLOOR)?.map(Timestamp::from_micros),
     };
     while let Some(row) = rows.next().map_err(failed)? {
-        let id: String = row.get(0).map_err(failed)?;
+        // A state whose device has lost its name would otherwise be passed over in silence.
+        let Some(id) = row.get::<_, Option<String>>(0).map_err(failed)? else {
+            let number: i64 = row.get(3).map_err(failed)?;
+            return Err(StoreError::damaged(
+                path,
+                format!("the replay state of device number {number} belongs to nobody"),
+            ));
+        };
         let bytes: Vec<u8> = row.get(1).map_err(failed)?;
         let stored: Vec<u8> = row.get(2).map_err(failed)?;
         if stored != checksum(&id, &bytes) {
@@ -59,24 +66,43 @@ pub(crate) fn load(connection: &Connection, path: &Path, devices: &[DeviceId]) -
     Ok(loaded)
 }
 
-/// Writes the state of a device over its former one.
+/// Writes the state of a device over its former one; gives its summand in the ledger.
 pub(crate) fn write_state(
     transaction: &Transaction<'_>,
     number: i64,
     id: &DeviceId,
     state: &DeviceState,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     let bytes = state.to_bytes();
+    let checksum = checksum(id.as_str(), &bytes);
     transaction
         .prepare_cached(
             "INSERT INTO replay_state (device, state, checksum) VALUES (?1, ?2, ?3)
              ON CONFLICT (device) DO UPDATE SET state = excluded.state, checksum = excluded.checksum",
         )?
-        .execute(params![number, bytes, checksum(id.as_str(), &bytes)])?;
-    Ok(())
+        .execute(params![number, bytes, checksum])?;
+    Ok(summand(&checksum))
 }
 
-/// A number that only rises; `None` before it was ever written.
+/// What the stored state of a device adds to the ledger's sum; 0 without one.
+pub(crate) fn stored_summand(transaction: &Transaction<'_>, number: i64) -> rusqlite::Result<i64> {
+    let mut statement = transaction.prepare_cached("SELECT checksum FROM replay_state WHERE device = ?1")?;
+    let mut rows = statement.query([number])?;
+    match rows.next()? {
+        Some(row) => Ok(summand(row.get_ref(0)?.as_blob()?)),
+        None => Ok(0),
+    }
+}
+
+/// A state's checksum as a number.
+pub(crate) fn summand(checksum: &[u8]) -> i64 {
+    let mut bytes = [0; CHECKSUM_BYTES];
+    let length = checksum.len().min(CHECKSUM_BYTES);
+    bytes[..length].copy_from_slice(&checksum[..length]);
+    i64::from_le_bytes(bytes)
+}
+
+/// A number about the whole database; `None` before it was ever written.
 pub(crate) fn mark(connection: &Connection, path: &Path, name: &str) -> Result<Option<i64>, StoreError> {
     let failed = |source| StoreError::sqlite(path, "read the marks", source);
     let mut statement = connection
@@ -92,6 +118,26 @@ pub(crate) fn mark(connection: &Connection, path: &Path, name: &str) -> Result<O
         return Err(StoreError::damaged(path, format!("{name} fails its checksum")));
     }
     Ok(Some(value))
+}
+
+/// Checks every mark, whatever its name: one whose name was altered would pass for one that was
+/// never written.
+pub(crate) fn check_marks(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::sqlite(path, "read the marks", source);
+    let mut statement = connection
+        .prepare("SELECT name, value, checksum FROM marks")
+        .map_err(failed)?;
+    let mut rows = statement.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        // A name that is no text any more is no name.
+        let name = String::from_utf8_lossy(row.get_ref(0).map_err(failed)?.as_bytes().unwrap_or_default()).into_owned();
+        let value: i64 = row.get(1).map_err(failed)?;
+        let stored: Vec<u8> = row.get(2).map_err(failed)?;
+        if stored != checksum(&name, &value.to_le_bytes()) {
+            return Err(StoreError::damaged(path, format!("{name:?} fails its checksum")));
+        }
+    }
+    Ok(())
 }
 
 /// Writes a mark over its former value.

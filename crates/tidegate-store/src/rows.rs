@@ -70,7 +70,7 @@ impl Fault {
 }
 
 pub(crate) const READING_COLUMNS: &str =
-    "id, device, zone, timestamp, received, boot, sequence, protected, status, layout, channels";
+    "id, device, zone, timestamp, received, boot, sequence, protected, status, layout, channels, checksum";
 
 pub(crate) struct RawReading {
     pub(crate) id: i64,
@@ -84,6 +84,7 @@ pub(crate) struct RawReading {
     pub(crate) status: String,
     pub(crate) layout: Option<i64>,
     pub(crate) channels: String,
+    pub(crate) checksum: Option<i32>,
 }
 
 pub(crate) fn raw_reading(row: &Row<'_>) -> rusqlite::Result<RawReading> {
@@ -99,6 +100,7 @@ pub(crate) fn raw_reading(row: &Row<'_>) -> rusqlite::Result<RawReading> {
         status: row.get(8)?,
         layout: row.get(9)?,
         channels: row.get(10)?,
+        checksum: row.get(11)?,
     })
 }
 

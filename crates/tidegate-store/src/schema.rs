@@ -1,14 +1,18 @@
 //! The tables, their versions, and the refusal of files that are not ours.
 
 use crate::error::StoreError;
+use crate::ledger;
 use rusqlite::{Connection, TransactionBehavior};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// At the place that SQLite's file format keeps for it: "Tide".
 const APPLICATION_ID: i32 = 0x5469_6465;
 
 /// One script per version, each leading from the version before it. Never changed once released.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+/// The version with which the ledger came.
+const WITH_LEDGER: usize = 2;
 
 /// The version that this program writes.
 pub(crate) const CURRENT: i32 = MIGRATIONS.len() as i32;
@@ -107,6 +111,9 @@ CREATE TABLE totals (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// A checksum of each reading (see `seal`), absent in those written before, and the ledger's marks.
+const VERSION_2: &str = "ALTER TABLE readings ADD COLUMN checksum INTEGER";
+
 /// Whether the file is ours, and of which version; 0 for an empty file.
 fn version(connection: &Connection, path: &Path) -> Result<i32, StoreError> {
     let failed = |source| StoreError::sqlite(path, "read the version", source);
@@ -162,6 +169,9 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
         transaction
             .pragma_update(None, "user_version", step as i32 + 1)
             .map_err(failed)?;
+        if step + 1 == WITH_LEDGER {
+            ledger::begin(&transaction).map_err(failed)?;
+        }
         transaction.commit().map_err(failed)?;
     }
     Ok(())
@@ -178,6 +188,35 @@ pub(crate) fn require_current(connection: &Connection, path: &Path) -> Result<()
         });
     }
     Ok(())
+}
+
+/// Refuses a file whose tables, views or indexes read otherwise than the migrations write them: a
+/// statement would fail, or find something else, where it should say what is wrong. Further ones
+/// of the file's owner are left alone.
+pub(crate) fn verify(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let mut model = Connection::open_in_memory()
+        .map_err(|source| StoreError::sqlite(path, "model the schema of", source))?;
+    migrate(&mut model, path)?;
+    let failed = |source| StoreError::sqlite(path, "read the schema", source);
+    let found = objects(connection).map_err(failed)?;
+    for (name, sql) in objects(&model).map_err(failed)? {
+        if found.get(&name) != Some(&sql) {
+            let name = name.as_deref().unwrap_or("without a name");
+            return Err(StoreError::damaged(
+                path,
+                format!("the definition of {name} is missing or altered"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// SQL by name.
+fn objects(connection: &Connection) -> rusqlite::Result<BTreeMap<Option<String>, Option<String>>> {
+    connection
+        .prepare("SELECT name, sql FROM sqlite_schema")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
 }
 
 /// Checks the page structure of one table and its indexes, or of the whole file.
@@ -212,6 +251,18 @@ mod tests {
             quick_check(&connection, Path::new("memory"), Some(table)).unwrap();
         }
         assert!(quick_check(&connection, Path::new("memory"), Some("nonsense")).is_err());
+    }
+
+    #[test]
+    fn altered_definition_is_refused_and_a_further_one_is_not() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let path = Path::new("memory");
+        migrate(&mut connection, path).unwrap();
+        connection.execute_batch("CREATE VIEW own AS SELECT 1").unwrap();
+        verify(&connection, path).unwrap();
+        connection.execute_batch("DROP INDEX readings_by_device").unwrap();
+        let error = verify(&connection, path).unwrap_err().to_string();
+        assert!(error.contains("the definition of readings_by_device"), "{error}");
     }
 
     #[test]

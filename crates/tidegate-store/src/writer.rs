@@ -1,30 +1,35 @@
 //! The one writer: readings, replay states, events, totals and the clock floor, together or not at all.
 
-use crate::channels::{self, Layouts};
+use crate::anchor::Anchor;
+use crate::channels::Layouts;
 use crate::error::StoreError;
-use crate::event::{self, Event, EventIds, Outcome};
+use crate::event::{Event, EventIds, Outcome};
+use crate::insert::{self, Buffers, LastReading};
+use crate::ledger::{self, Ledger};
 use crate::lock::WriterLock;
-use crate::maintenance::{self, Retention};
-use crate::opening::{self, Registered};
+use crate::maintenance::{self, LogTail, Retention, Turn};
+use crate::opening::{self, Opened, Registered};
 use crate::recorder::{Batch, DEFAULT_ROWS_PER_SECOND, Recorder};
 use crate::replay::{self, CLOCK_FLOOR, EVENT_IDS};
 use crate::totals::Totals;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tidegate_envelope::id::{DeviceId, Sequence, ZoneId};
+use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 use tidegate_verify::guard::Admission;
 use tidegate_verify::log::{Loaded, ReplayLog};
-use tidegate_verify::verifier::Protection;
 
-/// After an unclean close the page structure of a database up to this size is checked whole: half
-/// a second at most. Of a larger one only the tables that replay protection stands on.
+/// At opening the page structure of a database up to this size is checked whole, and its readings
+/// are counted: half a second at most. Of a larger one only the tables that replay protection
+/// stands on, since a restart must not wait for minutes.
 pub const QUICK_CHECK_BYTES: u64 = 64 << 20;
 /// Event numbers are reserved in blocks of so many, so that a crash never leads to one being used
 /// twice: a page that goes on from an event number would miss the second.
 const EVENT_ID_BLOCK: i64 = 1 << 20;
+/// Longest wait for readers before the log starts over after a failure.
+const READERS_WAIT: Duration = Duration::from_millis(250);
 /// A clock floor alone is written when it has risen by this much.
 const FLOOR_STEP: Duration = Duration::from_secs(1);
 
@@ -58,6 +63,7 @@ impl Default for Options {
 pub struct Store {
     // Fields are dropped in this order: the lock must outlive every connection.
     maintenance: Option<maintenance::Thread>,
+    turn: Turn,
     connection: Connection,
     path: PathBuf,
     devices: Vec<Registered>,
@@ -66,8 +72,10 @@ pub struct Store {
     layouts: Layouts,
     recorder: Recorder,
     totals: Totals,
-    /// Arrival of the last reading: `received` never falls.
+    buffers: Buffers,
     last_received: i64,
+    ledger: Ledger,
+    anchor: Anchor,
     floor: i64,
     event_ids_reserved: i64,
     _lock: WriterLock,
@@ -76,6 +84,9 @@ pub struct Store {
 /// What a transaction will have changed in memory once it is durable.
 struct Written {
     last_received: i64,
+    /// By device: what its state now adds to the ledger's sum.
+    summands: Vec<(usize, i64)>,
+    ledger: Ledger,
     floor: i64,
     event_ids_reserved: i64,
 }
@@ -88,7 +99,11 @@ impl Store {
     /// In use, foreign, newer, damaged (see the crate's text on what is checked), or not writable.
     pub fn open(path: &Path, devices: &[DeviceId], options: &Options) -> Result<Self, StoreError> {
         let lock = WriterLock::acquire(path)?;
-        let mut connection = opening::connection(path, options)?;
+        let Opened {
+            mut connection,
+            ledger,
+            anchor,
+        } = opening::open(path, options)?;
         let failed = |source| StoreError::sqlite(path, "read the tables", source);
         let last_received: i64 = connection
             .query_row(
@@ -106,20 +121,52 @@ impl Store {
         let recorder = Recorder::new(EventIds::starting_at(first_event), options.event_rows_per_second);
         let mut store = Self {
             maintenance: None,
-            devices: opening::register(&mut connection, path, devices, first_event + EVENT_ID_BLOCK)?,
+            turn: Turn::default(),
+            devices: opening::register(
+                &mut connection,
+                path,
+                devices,
+                Some(first_event + EVENT_ID_BLOCK),
+            )?,
             last_in_batch: vec![None; devices.len()],
             layouts: Layouts::with(opening::layouts(&connection).map_err(failed)?),
             totals: totals(&connection).map_err(failed)?,
             connection,
             path: path.to_owned(),
             recorder,
+            buffers: Buffers::default(),
             last_received,
+            ledger,
+            anchor,
             floor: floor.unwrap_or(i64::MIN),
             event_ids_reserved: first_event + EVENT_ID_BLOCK,
             _lock: lock,
         };
-        store.maintenance = Some(maintenance::Thread::start(path, options.retention)?);
+        store.maintenance = Some(maintenance::Thread::start(path, options.retention, &store.turn)?);
         Ok(store)
+    }
+
+    /// Takes further devices, appended to those of [`Self::open`] in the registry's order. `devices`
+    /// is the whole list. A device that was registered once before has its state again:
+    /// [`ReplayLog::load`] gives it.
+    ///
+    /// # Errors
+    /// A device that is registered already is missing or at another place; or the disk failed.
+    /// Then nothing has changed.
+    pub fn register(&mut self, devices: &[DeviceId]) -> Result<(), StoreError> {
+        let known = self.devices.len();
+        let same = |place: usize| devices.get(place) == Some(&self.devices[place].id);
+        if let Some(position) = (0..known).find(|place| !same(*place)) {
+            return Err(StoreError::DevicesChanged { position });
+        }
+        self.start_log_over()?;
+        let turn = self.turn.clone();
+        let mut tail = maintenance::take(&turn);
+        let added = opening::register(&mut self.connection, &self.path, &devices[known..], None)
+            .inspect_err(|_| tail.worsen(LogTail::Unsynced))?;
+        self.devices.extend(added);
+        self.last_in_batch.resize(devices.len(), None);
+        Ok(())
     }
 
     /// A handle that records events from any thread.
@@ -172,18 +219,50 @@ impl Store {
         let given_back = self.give_back_event_ids();
         let written_back = self
             .connection
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        flushed?;
-        given_back
-            .and(written_back)
-            .map_err(|source| StoreError::sqlite(&self.path, "write back the log", source))
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|source| StoreError::sqlite(&self.path, "write back the log", source));
+        let synced = self.anchor.sync();
+        flushed.and(given_back).and(written_back).and(synced)
     }
 
     /// After a clean close the numbers go on without a hole.
-    fn give_back_event_ids(&mut self) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction()?;
-        replay::write_mark(&transaction, EVENT_IDS, self.recorder.ids().peek())?;
-        transaction.commit()
+    fn give_back_event_ids(&mut self) -> Result<(), StoreError> {
+        self.start_log_over()?;
+        let next = self.recorder.ids().peek();
+        let mut write = || {
+            let transaction = self.connection.transaction()?;
+            replay::write_mark(&transaction, EVENT_IDS, next)?;
+            transaction.commit()
+        };
+        write().map_err(|source| StoreError::sqlite(&self.path, "give back event numbers", source))
+    }
+
+    /// After a failed transaction: writes back what is committed and begins the log at its start,
+    /// so that nothing of the failed one is left in it. What SQLite itself would do is write over
+    /// it, which is right while this process lives; see [`LogTail`].
+    fn start_log_over(&mut self) -> Result<(), StoreError> {
+        let turn = self.turn.clone();
+        let mut tail = maintenance::take(&turn);
+        if *tail == LogTail::Clean {
+            return Ok(());
+        }
+        let restart = |connection: &Connection| {
+            connection.busy_timeout(READERS_WAIT)?;
+            let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+            connection.busy_timeout(opening::BUSY)?;
+            Ok(busy)
+        };
+        let busy = restart(&self.connection)
+            .map_err(|source| StoreError::sqlite(&self.path, "start the log over", source))?;
+        if busy && *tail == LogTail::Unsynced {
+            return Err(StoreError::Unsynced {
+                path: self.path.clone(),
+            });
+        }
+        if !busy {
+            *tail = LogTail::Clean;
+        }
+        Ok(())
     }
 
     fn write(&mut self, batch: &[Admission], floor: Option<Timestamp>) -> Result<(), StoreError> {
@@ -201,71 +280,68 @@ impl Store {
             }
         }
 
-        match self.transact(batch, &waiting, floor) {
+        let written = self
+            .start_log_over()
+            .and_then(|()| self.transact(batch, &waiting, floor));
+        match written {
             Ok(written) => {
                 self.layouts.confirm();
                 self.totals.add(Outcome::Accepted, None, batch.len() as u64);
                 self.totals.merge(&waiting.counted);
+                for (device, summand) in written.summands {
+                    self.devices[device].summand = summand;
+                }
                 self.last_received = written.last_received;
+                self.ledger = written.ledger;
                 self.floor = written.floor;
                 self.event_ids_reserved = written.event_ids_reserved;
+                self.anchor.promise(self.ledger.commits);
                 if let Some(maintenance) = &self.maintenance {
                     maintenance.tell_time(Timestamp::from_micros(self.floor));
                 }
                 Ok(())
             }
-            Err(source) => {
+            Err(error) => {
                 self.layouts.forget_unconfirmed();
                 self.recorder.put_back(waiting);
-                Err(StoreError::sqlite(&self.path, "commit", source))
+                Err(error)
             }
         }
     }
 
     /// One transaction; rolled back on any error, and durable when it returns.
-    fn transact(&mut self, batch: &[Admission], waiting: &Batch, floor: i64) -> rusqlite::Result<Written> {
-        let _turn = self.maintenance.as_ref().map(maintenance::Thread::take_turn);
+    fn transact(&mut self, batch: &[Admission], waiting: &Batch, floor: i64) -> Result<Written, StoreError> {
+        let turn = self.turn.clone();
+        let mut tail = maintenance::take(&turn);
+        self.write_all(batch, waiting, floor)
+            .inspect_err(|error| tail.worsen(LogTail::after(error)))
+            .map_err(|source| StoreError::sqlite(&self.path, "commit", source))
+    }
+
+    fn write_all(&mut self, batch: &[Admission], waiting: &Batch, floor: i64) -> rusqlite::Result<Written> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
-
-        let mut last_received = self.last_received;
-        let mut text = String::new();
-        let mut insert = transaction.prepare_cached(INSERT_READING)?;
-        for admission in batch {
-            let message = &admission.message;
-            let reading = &message.reading;
-            last_received = last_received.max(message.received_at.as_micros());
-            let device = message.device.map(|index| self.devices[index.0 as usize].number);
-            // A registered device's zone stands in the registry.
-            let zone = message
-                .zone
-                .as_ref()
-                .filter(|_| device.is_none())
-                .map(ZoneId::as_str);
-            let layout = self.layouts.encode(&transaction, &reading.channels, &mut text)?;
-            insert.execute(params![
-                device,
-                zone,
-                reading.timestamp.map(Timestamp::as_micros),
-                last_received,
-                reading.boot.map(|boot| boot.0),
-                reading.sequence.map(number),
-                message.protection == Protection::Signed,
-                reading.status.as_str(),
-                layout,
-                text,
-            ])?;
-        }
-        drop(insert);
-
-        write_states(&transaction, batch, &self.devices, &mut self.last_in_batch)?;
+        let mut ledger = self.ledger;
+        let last = insert::write_readings(
+            &transaction,
+            batch,
+            &self.devices,
+            ledger.identity,
+            &mut self.layouts,
+            &mut self.buffers,
+            LastReading {
+                id: ledger.last_reading,
+                received: self.last_received,
+            },
+        )?;
+        let summands = write_states(&transaction, batch, &self.devices, &mut self.last_in_batch)?;
         for event in &waiting.events {
-            write_event(&transaction, event, &mut text)?;
+            insert::write_event(&transaction, event, &mut self.buffers)?;
         }
-        add_total(&transaction, Outcome::Accepted, None, batch.len() as u64)?;
+        insert::add_total(&transaction, Outcome::Accepted, None, batch.len() as u64)?;
         for (outcome, reason, count) in waiting.counted.iter() {
-            add_total(&transaction, outcome, reason, count)?;
+            insert::add_total(&transaction, outcome, reason, count)?;
         }
         if floor > self.floor {
             replay::write_mark(&transaction, CLOCK_FLOOR, floor)?;
@@ -276,9 +352,20 @@ impl Store {
             event_ids_reserved = next_event + EVENT_ID_BLOCK;
             replay::write_mark(&transaction, EVENT_IDS, event_ids_reserved)?;
         }
+        ledger.commits += 1;
+        ledger.last_reading = last.id;
+        for (device, summand) in &summands {
+            ledger.states = ledger
+                .states
+                .wrapping_sub(self.devices[*device].summand)
+                .wrapping_add(*summand);
+        }
+        ledger::write(&transaction, &ledger)?;
         transaction.commit()?;
         Ok(Written {
-            last_received,
+            last_received: last.received,
+            summands,
+            ledger,
             floor,
             event_ids_reserved,
         })
@@ -306,24 +393,15 @@ impl Drop for Store {
     }
 }
 
-const INSERT_READING: &str = "INSERT INTO readings
-    (device, zone, timestamp, received, boot, sequence, protected, status, layout, channels)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-
-/// A number twice would be our own mistake; it must not keep readings from being committed.
-const INSERT_EVENT: &str = "INSERT OR IGNORE INTO events
-    (id, at, outcome, reason, also, device, zone, topic, source, detail, score, sequence, boot, timestamp,
-     status, channels, raw, protected, expected)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)";
-
 /// Writes the newest state of each device of `batch`: the last in order, as the guard made them.
 fn write_states(
     transaction: &Transaction<'_>,
     batch: &[Admission],
     devices: &[Registered],
     last_in_batch: &mut [Option<u32>],
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Vec<(usize, i64)>> {
     last_in_batch.fill(None);
+    let mut summands = Vec::new();
     let stateful = || {
         (0..).zip(batch).filter_map(|(place, admission)| {
             Some((
@@ -338,65 +416,11 @@ fn write_states(
     }
     for (place, device, state) in stateful() {
         if last_in_batch[device] == Some(place) {
-            let Registered { id, number } = &devices[device];
-            replay::write_state(transaction, *number, id, state)?;
+            let Registered { id, number, .. } = &devices[device];
+            summands.push((device, replay::write_state(transaction, *number, id, state)?));
         }
     }
-    Ok(())
-}
-
-fn write_event(transaction: &Transaction<'_>, event: &Event, text: &mut String) -> rusqlite::Result<()> {
-    channels::object(&event.channels, text);
-    transaction.prepare_cached(INSERT_EVENT)?.execute(params![
-        event.id,
-        event.at.as_micros(),
-        event.outcome.as_str(),
-        event.reason.map(Reason::as_str),
-        event::join_reasons(&event.also).as_str(),
-        event.device.as_ref().map(DeviceId::as_str),
-        event.zone.as_ref().map(ZoneId::as_str),
-        event.topic,
-        event.source,
-        event.detail,
-        event.score,
-        // A number beyond the database's range is one that no device of ours sends.
-        event.sequence.and_then(|sequence| i64::try_from(sequence).ok()),
-        event.boot.map(|boot| boot.0),
-        event.timestamp.map(Timestamp::as_micros),
-        event.status,
-        &*text,
-        event.raw,
-        event.protected,
-        event.expected,
-    ])?;
-    Ok(())
-}
-
-fn add_total(
-    transaction: &Transaction<'_>,
-    outcome: Outcome,
-    reason: Option<Reason>,
-    count: u64,
-) -> rusqlite::Result<()> {
-    if count == 0 {
-        return Ok(());
-    }
-    transaction
-        .prepare_cached(
-            "INSERT INTO totals (outcome, reason, count) VALUES (?1, ?2, ?3)
-             ON CONFLICT (outcome, reason) DO UPDATE SET count = count + excluded.count",
-        )?
-        .execute(params![
-            outcome.as_str(),
-            reason.map_or("", Reason::as_str),
-            i64::try_from(count).unwrap_or(i64::MAX)
-        ])?;
-    Ok(())
-}
-
-/// Sequence numbers end at 2^53, far inside the database's range.
-fn number(sequence: Sequence) -> i64 {
-    i64::try_from(sequence.get()).unwrap_or(i64::MAX)
+    Ok(summands)
 }
 
 /// The stored totals; names that this version does not know are left out.

@@ -232,6 +232,17 @@ fn devices_do_not_touch_each_other() {
 }
 
 #[test]
+fn appended_device_is_judged_as_one_that_was_there_from_the_start() {
+    let surge = readings(0, FIRST, 100, |_, water| water.flow += 25.0);
+    let from_the_start = assess(&mut detector(), &surge);
+    assert!(from_the_start.iter().any(|answer| answer.flagged));
+    let mut grown = Detector::new(model(), []);
+    grown.append([&device(0)]);
+    assert_eq!(grown.devices(), 1);
+    assert_eq!(assess(&mut grown, &surge), from_the_start);
+}
+
+#[test]
 fn without_a_model_the_rules_still_hold() {
     let mut detector = Detector::rules_only(1);
     let water = Water {

@@ -48,6 +48,7 @@ fn fresh(water: Water) -> Fresh<Admission> {
         strict_sequence: false,
         window: Window::None,
         quota_per_s: 10,
+        format: tidegate_verify::registry::Format::JsonV1,
         id: id.clone(),
     };
     let zones = vec![Zone {
@@ -76,6 +77,8 @@ fn fresh(water: Water) -> Fresh<Admission> {
             role: Role::Device,
         },
         session: SessionId(1),
+        resumed: false,
+        detached: None,
     };
     let verifier = Verifier::new(Arc::clone(&registry), Protection::Signed, 8_192);
     let verified = verifier.verify(Unverified::new(delivery), now).unwrap();

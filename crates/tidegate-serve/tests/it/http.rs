@@ -261,3 +261,13 @@ async fn health_and_readiness_answer() {
         assert_eq!(get(server.page, path).await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn database_that_cannot_be_written_is_not_ready_and_still_healthy() {
+    let server = start().await;
+    server.hub.storage_available(false);
+    assert_eq!(get(server.page, "/readyz").await.status, 503);
+    assert_eq!(get(server.page, "/healthz").await.status, 200);
+    server.hub.storage_available(true);
+    assert_eq!(get(server.page, "/readyz").await.status, 200);
+}

@@ -146,3 +146,175 @@ fn damage_inside_the_log_is_refused_rather_than_acknowledged_readings_forgotten(
     std::fs::write(folder.path().join("tidegate.db-wal"), &log).unwrap();
     assert_eq!(start(&path).unwrap(), 1);
 }
+
+/// Files of a database by their ending, and back again.
+fn files(path: &Path) -> Vec<(&'static str, Option<Vec<u8>>)> {
+    ["", "-wal", "-commits"]
+        .into_iter()
+        .map(|suffix| (suffix, std::fs::read(beside(path, suffix)).ok()))
+        .collect()
+}
+
+fn put(path: &Path, files: &[(&'static str, Option<Vec<u8>>)]) {
+    let _ = std::fs::remove_file(beside(path, "-shm"));
+    for (suffix, bytes) in files {
+        match bytes {
+            Some(bytes) => std::fs::write(beside(path, suffix), bytes).unwrap(),
+            None => drop(std::fs::remove_file(beside(path, suffix))),
+        }
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn refusal(path: &Path) -> String {
+    match start(path) {
+        Err(error @ StoreError::Damaged { .. }) => error.to_string(),
+        Err(other) => panic!("{other}"),
+        Ok(states) => panic!("taken, with {states} states"),
+    }
+}
+
+#[test]
+fn log_that_is_missing_older_or_broken_in_its_last_transaction_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let copies = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("tidegate.db"), copies.path().join("tidegate.db"));
+    let mut store = open(&path, 3);
+    store.commit(&[admission(0, 1, 0)], at_ms(0)).unwrap();
+    let older = files(&path);
+    for sequence in 2..=5 {
+        store.commit(&[admission(0, sequence, 0)], at_ms(0)).unwrap();
+    }
+    let newest = files(&path);
+    drop(store);
+    put(&copy, &newest);
+    assert_eq!(start(&copy).unwrap(), 1);
+
+    let cases: [(&str, fn(&mut Vec<u8>)); 3] = [
+        ("missing", Vec::clear),
+        ("cut short", |log| log.truncate(log.len() - 9_000)),
+        ("broken at its end", |log| {
+            let last = log.len() - 2 * 4_120 + 1_000;
+            log[last] ^= 4;
+        }),
+    ];
+    for (case, damage) in cases {
+        put(&copy, &newest);
+        let mut log = newest[1].1.clone().unwrap();
+        damage(&mut log);
+        std::fs::write(beside(&copy, "-wal"), &log).unwrap();
+        let before = files(&copy);
+        assert!(refusal(&copy).contains("were reported as durable"), "{case}");
+        assert!(files(&copy) == before, "{case}");
+    }
+    put(&copy, &newest);
+    std::fs::write(beside(&copy, "-wal"), older[1].1.as_ref().unwrap()).unwrap();
+    assert!(refusal(&copy).contains("were reported as durable"));
+}
+
+#[test]
+fn older_database_is_refused_until_its_owner_means_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = closed_database(folder.path());
+    let older = files(&path);
+    let mut store = open(&path, 3);
+    store.commit(&[admission(0, 201, 0)], at_ms(0)).unwrap();
+    store.close().unwrap();
+    std::fs::write(&path, older[0].1.as_ref().unwrap()).unwrap();
+    let error = refusal(&path);
+    assert!(error.contains("ends at commit 200, while 201"), "{error}");
+    std::fs::remove_file(beside(&path, "-commits")).unwrap();
+    assert_eq!(start(&path).unwrap(), 3);
+}
+
+#[test]
+fn missing_or_foreign_database_beside_a_count_of_commits_is_refused() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = closed_database(folder.path());
+    let foreign = std::fs::read(closed_database(other.path())).unwrap();
+    std::fs::write(&path, foreign).unwrap();
+    assert!(refusal(&path).contains("tidegate.db-commits is another database's"));
+    std::fs::remove_file(&path).unwrap();
+    assert!(refusal(&path).contains("it is empty, while 200 commits"));
+    assert!(!path.exists(), "nothing was made in its place");
+    std::fs::remove_file(beside(&path, "-commits")).unwrap();
+    assert_eq!(start(&path).unwrap(), 0);
+}
+
+#[test]
+fn rows_that_are_missing_stale_or_belong_to_nobody_are_refused() {
+    let cases = [
+        ("DELETE FROM replay_state WHERE device = 2", "not those of its last commit"),
+        (
+            "UPDATE replay_state SET state = (SELECT state FROM replay_state WHERE device = 2),
+             checksum = (SELECT checksum FROM replay_state WHERE device = 2) WHERE device = 1",
+            "not those of its last commit",
+        ),
+        (
+            "PRAGMA foreign_keys = OFF; DELETE FROM devices WHERE number = 2",
+            "device number 2 belongs to nobody",
+        ),
+        (
+            "UPDATE marks SET name = 'clock_flooq' WHERE name = 'clock_floor'",
+            "\"clock_flooq\" fails its checksum",
+        ),
+        ("DELETE FROM marks WHERE name = 'commits'", "`commits` is missing"),
+        ("DELETE FROM readings WHERE id = 77", "199 readings from 1 to 200 in place of 200"),
+        ("DELETE FROM readings WHERE id = 200", "readings 1 to 199 in place of 1 to 200"),
+        ("DELETE FROM readings WHERE id = 1", "readings 2 to 200 in place of 1 to 200"),
+        ("DROP INDEX readings_by_device", "the definition of readings_by_device"),
+    ];
+    for (sql, expected) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let path = closed_database(folder.path());
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let error = refusal(&path);
+        assert!(error.contains(expected), "{sql}: {error}");
+    }
+}
+
+#[test]
+fn altered_reading_is_refused_when_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = closed_database(folder.path());
+    let mut bytes = std::fs::read(&path).unwrap();
+    // Everywhere, as some places may be free.
+    let text = b"operational";
+    while let Some(place) = bytes.windows(text.len()).position(|window| window == text) {
+        bytes[place] ^= 1;
+    }
+    std::fs::write(&path, &bytes).unwrap();
+    let mut reader = Reader::open(&path).unwrap();
+    let error = reader
+        .readings(&ReadingQuery::default(), |_| std::ops::ControlFlow::Continue(()))
+        .unwrap_err();
+    assert!(error.to_string().contains("fails its checksum"), "{error}");
+    assert!(matches!(reader.check(), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn damaged_count_of_commits_does_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = closed_database(folder.path());
+    std::fs::write(beside(&path, "-commits"), "torn").unwrap();
+    assert_eq!(start(&path).unwrap(), 3);
+    assert_eq!(all_readings(&path, &ReadingQuery::default()).len(), 200);
+}
+
+#[test]
+fn header_of_another_format_is_named() {
+    for (place, bit) in [(18, 4), (44, 1), (56, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = closed_database(folder.path());
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[place] ^= bit;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = refusal(&path);
+        assert!(error.contains("its header names a format"), "{error}");
+    }
+}

@@ -28,7 +28,7 @@ fn newer_schema_is_refused_by_everyone_and_left_as_it_is() {
             error,
             StoreError::NewerSchema {
                 found: 99,
-                supported: 1,
+                supported: 2,
                 ..
             }
         ),

@@ -1,10 +1,12 @@
 //! What was committed is there after a restart: readings, replay states, totals, event numbers.
 
+use rusqlite::Connection;
 use crate::support::{self, admission, all_events, all_readings, at_ms, device, open, state};
 use tidegate_envelope::id::DeviceIndex;
 use tidegate_envelope::reason::Reason;
+use tidegate_store::error::StoreError;
 use tidegate_store::event::{Event, Outcome};
-use tidegate_store::reader::{EventQuery, ReadingQuery};
+use tidegate_store::reader::{EventQuery, Reader, ReadingQuery};
 use tidegate_store::writer::{Options, Store};
 use tidegate_verify::log::ReplayLog;
 use tidegate_verify::verifier::Protection;
@@ -101,7 +103,7 @@ fn reading_of_a_device_that_was_not_announced_is_refused_and_the_rest_of_the_bat
 }
 
 #[test]
-fn clean_close_leaves_one_private_file() {
+fn clean_close_leaves_database_and_count_of_commits_both_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.db");
     let mut store = open(&path, 1);
@@ -114,11 +116,12 @@ fn clean_close_leaves_one_private_file() {
         assert_eq!(mode & 0o777, 0o600, "{}", entry.path().display());
     }
     store.close().unwrap();
-    let names: Vec<_> = std::fs::read_dir(folder.path())
+    let mut names: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name())
         .collect();
-    assert_eq!(names, ["tidegate.db"]);
+    names.sort();
+    assert_eq!(names, ["tidegate.db", "tidegate.db-commits"]);
 }
 
 #[test]
@@ -144,4 +147,75 @@ fn event_numbers_go_on_after_a_clean_close_and_are_never_used_twice_after_a_cras
 
     store.close().unwrap();
     assert_eq!(open(&path, 1).event_ids().next(), shown_last + 1);
+}
+
+#[test]
+fn database_of_schema_version_1_is_taken_over_with_its_readings_and_states() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.db");
+    let mut store = open(&path, 2);
+    store
+        .commit(&[admission(0, 1, 0), admission(1, 1, 1)], at_ms(1))
+        .unwrap();
+    store.close().unwrap();
+    std::fs::remove_file(folder.path().join("tidegate.db-commits")).unwrap();
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "ALTER TABLE readings DROP COLUMN checksum; PRAGMA user_version = 1;
+             DELETE FROM marks WHERE name NOT IN ('clock_floor', 'event_ids')",
+        )
+        .unwrap();
+
+    let mut store = open(&path, 2);
+    assert_eq!(store.load().unwrap().devices.len(), 2);
+    store.commit(&[admission(0, 2, 2)], at_ms(2)).unwrap();
+    store.close().unwrap();
+    let rows = all_readings(&path, &ReadingQuery::default());
+    assert_eq!(support::sequences(&rows), [1, 1, 2]);
+    Reader::open(&path).unwrap().check().unwrap();
+    // Only the new one has a checksum that could fail.
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch("UPDATE readings SET status = 'a' WHERE id = 1")
+        .unwrap();
+    Reader::open(&path).unwrap().check().unwrap();
+    connection
+        .execute_batch("UPDATE readings SET status = 'a' WHERE id = 3")
+        .unwrap();
+    let error = Reader::open(&path).unwrap().check().unwrap_err();
+    assert!(error.to_string().contains("reading 3 fails its checksum"), "{error}");
+}
+
+#[test]
+fn further_devices_are_taken_while_open_and_a_changed_order_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.db");
+    let mut store = open(&path, 3);
+    store.commit(&[admission(2, 7, 0)], at_ms(0)).unwrap();
+    store.close().unwrap();
+
+    let mut store = open(&path, 1);
+    store.commit(&[admission(0, 1, 0)], at_ms(0)).unwrap();
+    for (list, position) in [(vec![device(2), device(1)], 0), (vec![], 0)] {
+        let error = store.register(&list).unwrap_err();
+        assert!(
+            matches!(error, StoreError::DevicesChanged { position: at } if at == position),
+            "{error}"
+        );
+    }
+    store.register(&support::devices(3)).unwrap();
+    let mut loaded = store.load().unwrap().devices;
+    loaded.sort_by_key(|entry| entry.0);
+    assert_eq!(
+        loaded,
+        [(DeviceIndex(0), state(1)), (DeviceIndex(2), state(7))],
+        "a device that comes back has its state"
+    );
+    store
+        .commit(&[admission(1, 1, 1), admission(2, 8, 1)], at_ms(1))
+        .unwrap();
+    store.close().unwrap();
+    // The sum of the states has followed.
+    assert_eq!(open(&path, 3).load().unwrap().devices.len(), 3);
 }

@@ -79,6 +79,7 @@ pub(crate) fn admission(index: u32, sequence: u64, received_ms: i64) -> Admissio
             tag: Tag([7; 32]),
             epoch: KeyEpoch(0),
             session: SessionId(1),
+            resumed: false,
             received_at: at_ms(received_ms),
             protection: Protection::Signed,
         },
