@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--cert")
     parser.add_argument("--key")
     parser.add_argument("--secret-file", help="sign with this file's bytes")
+    parser.add_argument("--epoch", type=int, help="name the key's epoch in each message")
     parser.add_argument("--topic", required=True)
     parser.add_argument("--device-id", required=True)
     parser.add_argument("--count", type=int, default=1)
@@ -75,6 +76,8 @@ def main() -> int:
         if key is None:
             del message["sequence"]
         else:
+            if arguments.epoch is not None:
+                message["kid"] = arguments.epoch
             message = sign(message, key)
         client.publish(arguments.topic, json.dumps(message), qos=1)
         _, reason = acknowledged.get(timeout=10)

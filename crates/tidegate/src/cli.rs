@@ -81,6 +81,7 @@ pub(crate) enum Command {
     Sensor(commands::sensor::Sensor),
     Certs(commands::certs::Certs),
     Devices(commands::devices::Devices),
+    Keys(commands::keys::Keys),
     Configs(commands::configs::Configs),
     Check(commands::check::Check),
     Verify(commands::verify::Verify),

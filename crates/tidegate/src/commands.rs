@@ -10,6 +10,7 @@ pub(crate) mod detect;
 pub(crate) mod devices;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod keys;
 pub(crate) mod readings;
 pub(crate) mod sensor;
 mod table;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Command::Sensor(sensor) => sensor.run(place),
         Command::Certs(certs) => certs.run(place),
         Command::Devices(devices) => devices.run(place),
+        Command::Keys(keys) => keys.run(place),
         Command::Configs(configs) => configs.run(place),
         Command::Check(check) => check.run(place),
         Command::Verify(verify) => verify.run(),

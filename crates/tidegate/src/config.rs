@@ -130,12 +130,15 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let file: File = toml::from_str(&text)
-            .map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))
-            .with_context(|| format!("{} is not a valid configuration", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder).with_context(|| format!("{} is not a valid configuration", path.display()))
+    }
+
+    /// Reads and checks the text of a configuration file in `folder`.
+    pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self> {
+        let file: File =
+            toml::from_str(text).map_err(|error| anyhow::anyhow!("{}", error.to_string().trim_end()))?;
         file.check(folder)
-            .with_context(|| format!("{} is not a valid configuration", path.display()))
     }
 
     /// Refuses to open a level without client certificates to other machines, unless told to by name.

@@ -1,31 +1,23 @@
 //! The demo: simulated sensors in every zone, and now and then an attack or a fault.
 
-use crate::clock;
+mod sensor;
+
 use crate::config::Config;
 use crate::devices::{DeviceEntry, DevicesFile};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tidegate_device::publisher::{BrokerAddress, Publisher, PublisherConfig, Signing};
-use tidegate_device::sequence::SequenceFile;
-use tidegate_device::simulator::{Building, Fault, FaultKind, SensorModel, Zone};
-use tidegate_envelope::id::{DeviceId, KeyEpoch, MessageDeviceId, ZoneId};
-use tidegate_envelope::time::Timestamp;
+use tidegate_device::publisher::BrokerAddress;
+use tidegate_device::simulator::FaultKind;
 use tidegate_lab::attack::Attack;
 use tidegate_lab::target::Target;
 use tidegate_pki::tls::{ClientTls, client_config};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The simulated building is always the same one.
-pub(crate) const SEED: u64 = 20_260_219;
-/// Simulated time from one reading to the next, whatever the pause between two messages: the
-/// model has learnt how much may change from reading to reading.
-pub(crate) const READING_EVERY: Duration = Duration::from_secs(5);
-/// How long a stop waits for the last acknowledgements.
-const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(2);
+pub(crate) use sensor::{Manner, READING_EVERY, SEED, SimulatedSensor, Tag, Time};
 
 /// What happens first, seconds after the start, so that a newcomer sees every colour at once.
 const OPENING: [(u64, Incident); 4] = [
@@ -95,7 +87,12 @@ pub(crate) async fn run(demo: Demo, stop: CancellationToken) -> Result<()> {
     let mut faults = Vec::new();
     let count = u32::try_from(devices.len()).unwrap_or(u32::MAX).max(1);
     for (position, entry) in devices.iter().enumerate() {
-        let sensor = SimulatedSensor::open(&demo.config, entry, local_broker(&demo.config, entry)?)?;
+        let sensor = SimulatedSensor::open(
+            &demo.config,
+            entry,
+            local_broker(&demo.config, entry)?,
+            Manner::default(),
+        )?;
         let (sender, receiver) = mpsc::channel(4);
         faults.push(sender);
         // Sensors speak one after the other, not all at once.
@@ -111,113 +108,6 @@ pub(crate) async fn run(demo: Demo, stop: CancellationToken) -> Result<()> {
         ended??;
     }
     Ok(())
-}
-
-/// A publisher with a simulated sensor behind it.
-pub(crate) struct SimulatedSensor {
-    publisher: Publisher,
-    events: mpsc::Receiver<tidegate_device::publisher::Event>,
-    model: SensorModel,
-    /// Simulated time of the next reading.
-    next: Timestamp,
-    fault: Option<Fault>,
-    entry: DeviceEntry,
-    failing: bool,
-}
-
-impl SimulatedSensor {
-    /// Opens the device's counters and starts connecting.
-    pub(crate) fn open(config: &Config, entry: &DeviceEntry, broker: BrokerAddress) -> Result<Self> {
-        let id = DeviceId::new(&entry.id)?;
-        let folder = config.files.publishers();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let sequence = SequenceFile::open(&folder.join(format!("{id}.sequence")), &id)?;
-        let signing = if config.level.has_signatures() {
-            Some(Signing {
-                key: entry.signing_key(config)?,
-                epoch: KeyEpoch(entry.key_epoch),
-            })
-        } else {
-            None
-        };
-        let topic = config.telemetry_topic.replace("{device}", &entry.topic);
-        let message_id = MessageDeviceId::new(&entry.message_id)?;
-        let model = Building::new(SEED).sensor(Zone::of(&ZoneId::new(&entry.zone)?), &id);
-        let (publisher, events) = Publisher::start(
-            PublisherConfig::new(id, message_id, topic, broker, signing),
-            sequence,
-        )?;
-        Ok(Self {
-            publisher,
-            events,
-            model,
-            next: clock::now(),
-            fault: None,
-            entry: entry.clone(),
-            failing: false,
-        })
-    }
-
-    /// Publishes once per `interval` until `stop`, then waits for the last acknowledgements.
-    pub(crate) async fn run(
-        mut self,
-        offset: Duration,
-        interval: Duration,
-        mut faults: mpsc::Receiver<(FaultKind, u32)>,
-        stop: CancellationToken,
-    ) -> Result<()> {
-        let mut ticks = tokio::time::interval_at(Instant::now() + offset, interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => self.publish()?,
-                Some((kind, readings)) = faults.recv() => {
-                    let duration = READING_EVERY * readings;
-                    self.fault = Some(Fault::new(kind, self.next, duration, SEED));
-                }
-                Some(event) = self.events.recv() => self.report(&event),
-                () = stop.cancelled() => break,
-            }
-        }
-        let left = self.publisher.close(LAST_ACKNOWLEDGEMENTS).await;
-        if left > 0 {
-            tracing::warn!(device = self.entry.id, left, "messages were not acknowledged");
-        }
-        Ok(())
-    }
-
-    fn publish(&mut self) -> Result<()> {
-        let mut channels = self.model.sample(self.next);
-        if let Some(fault) = &mut self.fault {
-            channels = fault.apply(self.next, channels);
-        }
-        self.next = self.next.plus(READING_EVERY);
-        self.publisher
-            .publish(clock::now(), "operational", &channels)
-            .with_context(|| format!("cannot publish for {}", self.entry.id))?;
-        Ok(())
-    }
-
-    /// Says once what goes wrong, and once when it works again.
-    fn report(&mut self, event: &tidegate_device::publisher::Event) {
-        use tidegate_device::publisher::Event;
-        let device = self.entry.id.as_str();
-        match event {
-            Event::Disconnected { detail, retry_in, .. } if !self.failing => {
-                self.failing = true;
-                tracing::warn!(device, detail, ?retry_in, "not connected; trying again");
-            }
-            Event::Connected { .. } if self.failing => {
-                self.failing = false;
-                tracing::warn!(device, "connected again");
-            }
-            Event::Refused { sequence, code } => {
-                tracing::warn!(device, %sequence, code = format!("{code:#04x}"), "refused by the broker");
-            }
-            Event::Dropped { sequence, why } => tracing::warn!(device, %sequence, ?why, "dropped"),
-            _ => tracing::debug!(device, ?event, "publisher"),
-        }
-    }
 }
 
 /// The broker of this very process, with the device's own certificate.

@@ -22,6 +22,7 @@ mod describe;
 mod detect;
 mod gate;
 mod journal;
+mod judge;
 
 use crate::clock;
 use crate::level::Level;
@@ -29,8 +30,9 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tidegate_broker::{Disposition, Gate, Incoming, SecurityEvent};
+use tidegate_broker::{Disposition, Gate, Incoming, Reply, SecurityEvent};
 use tidegate_detect::detector::Detector;
+use tidegate_envelope::cose_v1::DETACHED_PROPERTY;
 use tidegate_envelope::principal::Principal;
 use tidegate_serve::hub::Hub;
 use tidegate_store::writer::Store;
@@ -42,9 +44,11 @@ use tidegate_verify::verifier::Verifier;
 use tokio::sync::{mpsc, oneshot};
 
 use describe::Origin;
-pub(crate) use describe::origin_denied;
+pub(crate) use describe::{origin_denied, registry_rejected};
 use gate::Candidate;
 pub(crate) use journal::Journal;
+pub(crate) use judge::AdoptError;
+use judge::Bench;
 
 /// Verified messages that wait for the replay guard, some tenths of a second's worth; beyond it,
 /// messages are not accepted, and their senders told to send again.
@@ -75,8 +79,7 @@ pub(crate) struct Parts {
 /// The way into the pipeline, shared by all connections.
 #[derive(Clone)]
 pub(crate) struct Pipeline {
-    registry: Arc<Registry>,
-    verifier: Arc<Verifier>,
+    bench: Bench,
     gate: mpsc::Sender<Candidate>,
     journal: Journal,
 }
@@ -94,6 +97,10 @@ pub(crate) struct Arrival<'a> {
     pub(crate) retained: bool,
     pub(crate) principal: &'a Principal,
     pub(crate) session: u64,
+    /// Whether the connection resumed that session.
+    pub(crate) resumed: bool,
+    /// The signature beside the payload, where there is one.
+    pub(crate) detached: Option<&'a str>,
     /// Who sent it, for people: client id and address.
     pub(crate) source: String,
 }
@@ -111,6 +118,8 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
         released: released_sender,
         journal: journal.clone(),
         registry: Arc::clone(&parts.registry),
+        registered: None,
+        outage: None,
     };
     let detect = detect::Detect {
         detector: parts.detector,
@@ -130,8 +139,7 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
             .context("cannot start the detect thread")?,
     };
     let pipeline = Pipeline {
-        registry: parts.registry,
-        verifier: Arc::new(parts.verifier),
+        bench: Bench::new(parts.registry, parts.verifier),
         gate: gate_sender,
         journal,
     };
@@ -153,8 +161,20 @@ impl Threads {
 impl Pipeline {
     /// One message's way in: answers when its fate is durable.
     pub(crate) async fn admit(&self, arrival: Arrival<'_>) -> Disposition {
-        if self.registry.topics().is_command(arrival.topic) {
-            return Disposition::Deliver;
+        match self.take(arrival) {
+            Ok(fate) => fate.await.unwrap_or(Disposition::Unavailable),
+            Err(answer) => answer,
+        }
+    }
+
+    /// Verifies a message and hands it to the gate thread, both by the one registry in use.
+    ///
+    /// Nothing waits here: the calls of one connection overlap, and any wait before the channel
+    /// could let a later message of a device overtake an earlier one.
+    fn take(&self, arrival: Arrival<'_>) -> Result<oneshot::Receiver<Disposition>, Disposition> {
+        let judge = self.bench.judge();
+        if judge.registry.topics().is_command(arrival.topic) {
+            return Err(Disposition::Deliver);
         }
         let now = clock::now();
         let delivery = Delivery {
@@ -163,40 +183,54 @@ impl Pipeline {
             retained: arrival.retained,
             principal: arrival.principal,
             session: SessionId(arrival.session),
+            resumed: arrival.resumed,
+            detached: arrival.detached,
         };
-        let verified = self.verifier.verify(Unverified::new(delivery), now);
+        let answers = judge.verifier.answers(Unverified::new(delivery), now);
+        let verified = match answers {
+            Some(Ok(answers)) => return Err(reply(&judge.registry, arrival.topic, answers)),
+            Some(Err(refusal)) => Err(refusal),
+            None => judge.verifier.verify(Unverified::new(delivery), now),
+        };
         let origin = Origin {
             topic: arrival.topic.into(),
             source: arrival.source,
             payload: arrival.payload,
         };
-        let message = match verified {
-            Ok(message) => message,
-            Err(refusal) => {
-                let reason = refusal.reason;
-                self.journal
-                    .publish(describe::refused(&self.registry, &refusal, &origin, now));
-                return Disposition::Refused(reason);
+        match verified {
+            Ok(message) => {
+                let (answer, fate) = oneshot::channel();
+                let candidate = Candidate::Message {
+                    message,
+                    origin,
+                    answer,
+                };
+                let sent = self.gate.try_send(candidate);
+                sent.map(|()| fate).map_err(|_| Disposition::Unavailable)
             }
-        };
-        let (answer, fate) = oneshot::channel();
-        // Nothing above waits, and neither does this: the calls of one connection overlap, and any
-        // wait before the channel could let a later message of a device overtake an earlier one.
-        let candidate = Candidate::Message {
-            message,
-            origin,
-            answer,
-        };
-        if self.gate.try_send(candidate).is_err() {
-            return Disposition::Unavailable;
+            Err(refusal) => {
+                let event = describe::refused(&judge.registry, &refusal, &origin, now);
+                drop(judge);
+                self.journal.publish(event);
+                Err(Disposition::Refused(refusal.reason))
+            }
         }
-        fate.await.unwrap_or(Disposition::Unavailable)
     }
 
     /// The journal, for events that are not about one message.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
+}
+
+/// The answers to a question for the time, on the command topic of who asked.
+fn reply(registry: &Registry, topic: &str, answers: Vec<Vec<u8>>) -> Disposition {
+    let topics = registry.topics();
+    let asker = topics.time_segment(topic).unwrap_or_default();
+    Disposition::Reply(Reply {
+        topic: topics.command(asker).into(),
+        payloads: answers.into_iter().map(Bytes::from).collect(),
+    })
 }
 
 impl Gate for Pipeline {
@@ -207,13 +241,22 @@ impl Gate for Pipeline {
             retained: publish.retain,
             principal: &publish.principal,
             session: publish.session,
-            source: format!("{} at {}", publish.client_id, publish.peer),
+            resumed: publish.resumed,
+            detached: publish
+                .user_properties
+                .iter()
+                .find(|(name, _)| name == DETACHED_PROPERTY)
+                .map(|(_, value)| &**value),
+            source: match publish.peer {
+                Some(peer) => format!("{} at {peer}", publish.client_id),
+                None => "broker".to_owned(),
+            },
         };
         Self::admit(self, arrival).await
     }
 
     fn observe(&self, event: SecurityEvent) {
-        self.journal
-            .publish(describe::security(&self.registry, &event, clock::now()));
+        let event = describe::security(&self.bench.judge().registry, &event, clock::now());
+        self.journal.publish(event);
     }
 }

@@ -5,7 +5,9 @@ use crate::config::Config;
 use crate::devices::DevicesFile;
 use crate::level::Level;
 use crate::pipeline::{self, Parts, Pipeline, Threads};
+use crate::reload::{Fingerprint, Reload};
 use anyhow::{Context, Result, bail};
+use owo_colors::OwoColorize;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -37,13 +39,12 @@ pub(crate) struct Runtime {
     /// The way in.
     pub(crate) pipeline: Pipeline,
     threads: Threads,
+    reload: Reload,
     server: Server,
     /// Where the page is.
     pub(crate) page: SocketAddr,
     /// Where the compatible events are.
     pub(crate) events: Option<SocketAddr>,
-    /// Lasting warnings.
-    pub(crate) notes: Vec<String>,
     /// Who may speak.
     pub(crate) registry: Arc<Registry>,
 }
@@ -57,19 +58,16 @@ impl Runtime {
             Some(address) => Some(listen(address, "listen.events_port").await?),
             None => None,
         };
+        let read = Fingerprint::of(&config.files.registry);
         let registry = Arc::new(DevicesFile::load(&config.files.registry)?.registry(config)?);
         let mut store = open_store(config, &registry)?;
         let loaded = store.load().context("cannot read the database")?;
         let reader = Reader::open(&config.files.database()).context("cannot read the database")?;
         let notes = notes(config);
-        let hub = Hub::new(hub_options(
-            config,
-            &registry,
-            &store,
-            reader,
-            demo,
-            notes.clone(),
-        )?);
+        for note in &notes {
+            anstream::eprintln!("{} {note}", "warning:".yellow().bold());
+        }
+        let hub = Hub::new(hub_options(config, &registry, &store, reader, demo, notes)?);
 
         let protection = if config.level.has_signatures() {
             Protection::Signed
@@ -92,6 +90,7 @@ impl Runtime {
             store,
         };
         let (pipeline, threads) = pipeline::start(parts)?;
+        let reload = Reload::new(config, pipeline.clone(), read)?;
         let (page_address, events) = (
             page.local_addr()?,
             compatible.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -112,10 +111,10 @@ impl Runtime {
         Ok(Self {
             pipeline,
             threads,
+            reload,
             server,
             page: page_address,
             events,
-            notes,
             registry,
         })
     }
@@ -124,9 +123,13 @@ impl Runtime {
     pub(crate) fn open(self) -> Open {
         let stop_server = CancellationToken::new();
         let server = tokio::spawn(self.server.run(stop_server.clone()));
+        let stop_reload = CancellationToken::new();
+        let reload = tokio::spawn(self.reload.run(stop_reload.clone()));
         Open {
             pipeline: self.pipeline,
             threads: self.threads,
+            reload,
+            stop_reload,
             server,
             stop_server,
         }
@@ -137,6 +140,8 @@ impl Runtime {
 pub(crate) struct Open {
     pipeline: Pipeline,
     threads: Threads,
+    reload: JoinHandle<()>,
+    stop_reload: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     stop_server: CancellationToken,
 }
@@ -146,6 +151,8 @@ impl Open {
     ///
     /// Whatever feeds the pipeline must have ended.
     pub(crate) async fn finish(self) -> Result<()> {
+        self.stop_reload.cancel();
+        self.reload.await?;
         drop(self.pipeline);
         let store = tokio::task::spawn_blocking(|| self.threads.finish()).await?;
         self.stop_server.cancel();
@@ -303,6 +310,24 @@ pub(crate) async fn asked_to_stop() -> Result<()> {
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot watch for Ctrl-C"),
         _ = terminate.recv() => Ok(()),
+        gone = terminal_gone() => gone,
+    }
+}
+
+/// Waits until the terminal that this was started from is gone.
+///
+/// The kernel says so with SIGHUP, which a service manager sends to have files read again. The
+/// terminal tells which is meant: it cannot be opened any more.
+async fn terminal_gone() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let terminal_is_there = || std::fs::File::open("/dev/tty").is_ok();
+    let had_one = terminal_is_there();
+    let mut hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    loop {
+        hangup.recv().await;
+        if had_one && !terminal_is_there() {
+            return Ok(());
+        }
     }
 }
 

@@ -22,6 +22,10 @@ pub(crate) const OPERATOR: &str = "operator";
 /// The server's certificate name.
 pub(crate) const SERVER: &str = "server";
 
+/// Certificates for more devices than this are not issued in passing: at some milliseconds each, a
+/// start would take minutes.
+const MOST_ISSUED: usize = 5_000;
+
 /// Devices in the registry that a first run writes.
 pub(crate) const DEFAULT_DEVICES: u32 = 12;
 
@@ -30,6 +34,15 @@ pub(crate) const DEFAULT_DEVICES: u32 = 12;
 /// Returns what was made, in words. Everything made here is enough for `up`, `broker`, `gateway`
 /// and `sensor`. Nothing that exists is overwritten.
 pub(crate) fn prepare(place: &Place, devices: Option<u32>) -> Result<(Config, Vec<String>)> {
+    make_missing(place, devices, MOST_ISSUED)
+}
+
+/// The same, with a certificate for every device, however many there are.
+pub(crate) fn prepare_with_all_certificates(place: &Place) -> Result<(Config, Vec<String>)> {
+    make_missing(place, None, usize::MAX)
+}
+
+fn make_missing(place: &Place, devices: Option<u32>, most_issued: usize) -> Result<(Config, Vec<String>)> {
     let mut made = Vec::new();
     fs::create_dir_all(&place.dir).with_context(|| format!("cannot create {}", place.dir.display()))?;
     let path = place.config_path();
@@ -47,7 +60,7 @@ pub(crate) fn prepare(place: &Place, devices: Option<u32>) -> Result<(Config, Ve
     }
     root_key(&config, &mut made)?;
     let registry = registry_file(&config, devices, &mut made)?;
-    certificates(&config, &registry, &mut made)?;
+    certificates(&config, &registry, most_issued, &mut made)?;
     Ok((config, made))
 }
 
@@ -66,7 +79,7 @@ fn root_key(config: &Config, made: &mut Vec<String>) -> Result<()> {
 fn registry_file(config: &Config, devices: Option<u32>, made: &mut Vec<String>) -> Result<DevicesFile> {
     let path = &config.files.registry;
     if !path.exists() {
-        let file = DevicesFile::for_demo(devices.unwrap_or(DEFAULT_DEVICES));
+        let mut file = DevicesFile::for_demo(devices.unwrap_or(DEFAULT_DEVICES));
         file.save(path)?;
         made.push(format!(
             "registry       {} with {} devices",
@@ -87,7 +100,12 @@ fn registry_file(config: &Config, devices: Option<u32>, made: &mut Vec<String>) 
     Ok(file)
 }
 
-fn certificates(config: &Config, registry: &DevicesFile, made: &mut Vec<String>) -> Result<()> {
+fn certificates(
+    config: &Config,
+    registry: &DevicesFile,
+    most_issued: usize,
+    made: &mut Vec<String>,
+) -> Result<()> {
     let certs = &config.files.certs;
     let authority = authority(config, made)?;
     let issue_missing = |name: &str, profile: Profile| -> Result<bool> {
@@ -104,9 +122,19 @@ fn certificates(config: &Config, registry: &DevicesFile, made: &mut Vec<String>)
         OPERATOR,
         Profile::operator(DeviceId::new(OPERATOR)?),
     )?);
-    for device in &registry.devices {
-        let profile = Profile::device(DeviceId::new(&device.id)?);
-        issued += u32::from(issue_missing(&device.id, profile)?);
+    let without = |id: &&str| !certs.join(format!("{id}.pem")).exists();
+    let devices = registry.devices.iter().map(|device| device.id.as_str());
+    let missing: Vec<_> = devices.filter(without).collect();
+    if missing.len() > most_issued {
+        made.push(format!(
+            "certificates   none yet for {} devices; `tidegate certs init` issues them",
+            missing.len()
+        ));
+    } else {
+        for id in missing {
+            let profile = Profile::device(DeviceId::new(id)?);
+            issued += u32::from(issue_missing(id, profile)?);
+        }
     }
     if issued > 0 {
         made.push(format!("certificates   {issued} in {}", certs.display()));

@@ -1,6 +1,6 @@
 //! `tidegate bench`: measurements that anyone can rerun.
 
-use crate::bench::{footprint, latency, rate, verification};
+use crate::bench::{durable, footprint, latency, rate, scale, verification};
 use crate::runtime;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -8,10 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::process::ExitCode;
 
+/// Commits of one message in a round of `durable`, some tenths of a second's worth.
+const SINGLE_COMMITS: u32 = 200;
+
 /// Measure this machine, beside Mosquitto and Python in the same run
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   tidegate bench verify
+  tidegate bench scale --rounds 3
   tidegate bench latency --per-s 1000 --seconds 20
   tidegate bench rate --messages 200000 --json
 
@@ -29,8 +33,23 @@ pub(crate) struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Parse, MAC and replay check on one core, beside Python
+    /// All checks of json-v1 and cose-v1 on one core, stage by stage, beside Python
     Verify,
+    /// Cost of a message and memory of a device, from ten registered devices to a million
+    Scale {
+        /// Most registered devices; a million take 2 GB of memory
+        #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+        most: u32,
+    },
+    /// Messages per second from memory through all checks into the database, on one thread
+    Durable {
+        /// Messages in a round that are committed in groups
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+        messages: u32,
+        /// Registered devices, which send in turn
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        devices: u32,
+    },
     /// From publish to event, over mTLS with signature, commit and scoring
     Latency {
         /// Messages per second, of all devices together
@@ -59,7 +78,11 @@ enum What {
 impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let rounds = usize::from(self.rounds);
-        let bar = progress_bar(u64::from(self.rounds));
+        let steps = match self.what {
+            What::Scale { most } => scale::Options { most, rounds }.steps(),
+            _ => rounds,
+        };
+        let bar = progress_bar(steps as u64);
         let progress = |done: usize| bar.set_position(done as u64);
         let json = self.json;
         match self.what {
@@ -69,6 +92,24 @@ impl Bench {
                 verification::Report::print,
                 &bar,
             )?,
+            What::Scale { most } => {
+                let report = scale::run(scale::Options { most, rounds }, progress)?;
+                show(json, &report, scale::Report::print, &bar)?;
+            }
+            What::Durable { messages, devices } => {
+                let options = durable::Options {
+                    devices,
+                    messages,
+                    singly: SINGLE_COMMITS,
+                    rounds,
+                };
+                show(
+                    json,
+                    &durable::run(options, progress)?,
+                    durable::Report::print,
+                    &bar,
+                )?;
+            }
             What::Latency { per_s, seconds } => {
                 let options = latency::Options {
                     devices: 50,

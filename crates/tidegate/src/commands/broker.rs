@@ -6,14 +6,16 @@ use crate::devices::DevicesFile;
 use crate::{runtime, setup};
 use anyhow::{Context, Result};
 use clap::Args;
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidegate_broker::{
     Access, Broker as MqttBroker, BrokerConfig, Disposition, Gate, Incoming, Limits, Listener, SecurityEvent,
     TopicPattern, TopicRules, Transport,
 };
+use tidegate_envelope::id::DeviceId;
 use tidegate_pki::tls::{ClientAuth, ServerTls, server_config};
-use tidegate_verify::registry::Registry;
+use tidegate_verify::registry::TopicShape;
 use tokio_util::sync::CancellationToken;
 
 /// Run the MQTT broker alone
@@ -41,8 +43,15 @@ impl Broker {
         }
         let registry = DevicesFile::load(&config.files.registry)?.registry(&config)?;
         runtime::tokio_runtime()?.block_on(async {
-            let broker = MqttBroker::bind(broker_config(&config, &registry)?, Arc::new(PassThrough))
-                .with_context(|| cannot_listen(&config))?;
+            let segments: HashMap<_, _> = registry
+                .devices()
+                .iter()
+                .map(|device| (device.id.clone(), device.topic_segment.to_string()))
+                .collect();
+            let segment = move |id: &DeviceId| segments.get(id).cloned();
+            let broker = broker_config(&config, registry.topics(), segment)?;
+            let broker =
+                MqttBroker::bind(broker, Arc::new(PassThrough)).with_context(|| cannot_listen(&config))?;
             anstream::println!(
                 "Broker at level {} on {}; Ctrl-C to stop",
                 config.level,
@@ -84,8 +93,13 @@ pub(super) fn cannot_listen(config: &Config) -> String {
     )
 }
 
-/// The broker of a configuration: one listener, at its level.
-pub(crate) fn broker_config(config: &Config, registry: &Registry) -> Result<BrokerConfig> {
+/// The broker of a configuration: one listener, at its level. `segment` gives the topic segment of
+/// a registered device.
+pub(crate) fn broker_config(
+    config: &Config,
+    topics: &TopicShape,
+    segment: impl Fn(&DeviceId) -> Option<String> + Send + Sync + 'static,
+) -> Result<BrokerConfig> {
     let level = config.level;
     let at = |file: &str| config.files.certs.join(file);
     let tls = if level.has_tls() {
@@ -103,7 +117,13 @@ pub(crate) fn broker_config(config: &Config, registry: &Registry) -> Result<Brok
         None
     };
     let access = if level.has_client_certificates() {
-        Access::Certificates(Arc::new(topic_rules(config, registry)?))
+        Access::Certificates(Arc::new(TopicRules {
+            telemetry: TopicPattern::new(&config.telemetry_topic)?,
+            time: TopicPattern::new(&topics.time("{device}"))?,
+            commands: TopicPattern::new(&topics.command("{device}"))?,
+            readable: vec![topics.filter()],
+            segment: Box::new(segment),
+        }))
     } else {
         Access::Open
     };
@@ -123,19 +143,5 @@ pub(crate) fn broker_config(config: &Config, registry: &Registry) -> Result<Brok
             max_payload_bytes: config.verify.max_payload_bytes,
             ..Limits::default()
         },
-    })
-}
-
-fn topic_rules(config: &Config, registry: &Registry) -> Result<TopicRules> {
-    let segments: std::collections::HashMap<_, _> = registry
-        .devices()
-        .iter()
-        .map(|device| (device.id.clone(), device.topic_segment.clone()))
-        .collect();
-    Ok(TopicRules {
-        telemetry: TopicPattern::new(&config.telemetry_topic)?,
-        commands: TopicPattern::new(&registry.topics().command("{device}"))?,
-        readable: vec![registry.topics().filter()],
-        segment: Box::new(move |id| segments.get(id).cloned()),
     })
 }

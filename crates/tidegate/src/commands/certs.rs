@@ -72,7 +72,7 @@ impl Certs {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
         match self.action {
             Action::Init => {
-                let (config, made) = setup::prepare(place, None)?;
+                let (config, made) = setup::prepare_with_all_certificates(place)?;
                 if made.is_empty() {
                     anstream::println!("Everything is there already; nothing was changed.");
                 }

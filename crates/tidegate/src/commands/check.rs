@@ -150,7 +150,10 @@ fn keys(config: &Config, findings: &mut Findings) {
     if let Some(path) = &config.legacy_shared_secret {
         findings.note(
             "keys",
-            &format!("all devices share one secret, {}", path.display()),
+            &format!(
+                "devices without a key file share one secret, {}: whoever takes one can speak for all of them",
+                path.display()
+            ),
         );
     }
     let root = config.files.root_key();
@@ -166,8 +169,21 @@ fn keys(config: &Config, findings: &mut Findings) {
 
 fn registry(config: &Config, findings: &mut Findings) {
     let loaded = DevicesFile::load(&config.files.registry);
-    match loaded.and_then(|file| file.registry(config)) {
-        Ok(registry) => {
+    let checked = loaded.and_then(|file| {
+        let registry = file.registry(config)?;
+        // A database that cannot be read is a finding of its own.
+        Ok((registry, super::keys::unfinished(&file, config).unwrap_or(0)))
+    });
+    match checked {
+        Ok((registry, unfinished)) => {
+            if unfinished > 0 {
+                findings.note(
+                    "keys",
+                    &format!(
+                        "not yet seen with their newest key: {unfinished} of the devices; `tidegate keys list` names them"
+                    ),
+                );
+            }
             let count = registry.devices().len();
             findings.right(
                 "registry",
@@ -207,7 +223,7 @@ fn clock_and_database(config: &Config, findings: &mut Findings) {
             &format!("{} is made by the first run", path.display()),
         );
     }
-    match Reader::open(&path).and_then(|reader| reader.check()) {
+    match Reader::open(&path).and_then(|mut reader| reader.check()) {
         Ok(()) => findings.right("database", &path.display().to_string()),
         Err(error) => findings.wrong("database", &error.to_string()),
     }

@@ -119,7 +119,7 @@ fn access_control_list(config: &Config, devices: &[DeviceEntry]) -> String {
         .unwrap_or_default();
     let rules = |segment: &str, write: &str, read: &str| {
         let telemetry = config.telemetry_topic.replace("{device}", segment);
-        format!("{write} {telemetry}\n{read} {prefix}{segment}/commands\n")
+        format!("{write} {telemetry}\n{write} {prefix}{segment}/time\n{read} {prefix}{segment}/commands\n")
     };
     // `%u` ties a topic to the identity of the same name. Where the registry ties them otherwise,
     // each device needs lines of its own, and the pattern would let one speak for another.
@@ -137,10 +137,12 @@ fn access_control_list(config: &Config, devices: &[DeviceEntry]) -> String {
     };
     format!(
         "# Who may use which topic. Written by `tidegate configs write`.\n\
-         # A device writes its own readings and reads its own commands; only the gateway reads everything.\n\
+         # A device writes its own readings, asks for the time, and reads its own commands.\n\
+         # Only gateway and operator read everything; the gateway answers with commands.\n\
          {devices}\n\
          user gateway\n\
          topic read {prefix}#\n\
+         topic write {prefix}+/commands\n\
          \n\
          user operator\n\
          topic read {prefix}#\n\
@@ -164,10 +166,17 @@ mod tests {
             list.contains("pattern write hydroficient/grandmarina/%u/sensors\n"),
             "{list}"
         );
+        for line in [
+            "pattern write hydroficient/grandmarina/%u/time\n",
+            "user gateway\ntopic read hydroficient/grandmarina/#\ntopic write hydroficient/grandmarina/+/commands\n",
+        ] {
+            assert!(list.contains(line), "{list}");
+        }
         devices[0].topic = "boiler".into();
         let list = access_control_list(&config, &devices);
         assert!(!list.contains("%u"), "{list}");
         let own = "user device-001\ntopic write hydroficient/grandmarina/boiler/sensors\n\
+                   topic write hydroficient/grandmarina/boiler/time\n\
                    topic read hydroficient/grandmarina/boiler/commands\n";
         assert!(list.contains(own), "{list}");
     }

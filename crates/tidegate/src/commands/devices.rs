@@ -1,7 +1,7 @@
 //! `tidegate devices`: the registry.
 
 use crate::cli::Place;
-use crate::devices::{DeviceEntry, DevicesFile, read_secret};
+use crate::devices::{DeviceEntry, DevicesFile, MessageFormat};
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -9,10 +9,8 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tidegate_envelope::id::{DeviceId, KeyEpoch};
-use tidegate_envelope::key::RootKey;
+use tidegate_envelope::id::DeviceId;
 use tidegate_pki::profile::Profile;
-use zeroize::Zeroizing;
 
 use super::{Format, table};
 
@@ -32,18 +30,7 @@ enum Action {
         format: Format,
     },
     /// Register a device, and issue its certificate
-    #[command(after_help = "Example:
-  tidegate devices add device-013 --zone kitchen --message-id HYDROLOGIC-Device-013")]
-    Add {
-        /// The identity in its certificate, and its segment of the topic
-        id: String,
-        /// Its zone's id, as in devices.toml
-        #[arg(long)]
-        zone: String,
-        /// The device_id that its messages carry [default: by the id]
-        #[arg(long)]
-        message_id: Option<String>,
-    },
+    Add(Add),
     /// Write a device's signing key to a file of mode 0600
     #[command(after_help = "Example:
   tidegate devices key device-001 --out device-001.key
@@ -58,11 +45,38 @@ The file's bytes are the key. Give it to that device only.")]
     },
 }
 
+/// Register a device, and issue its certificate
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  tidegate devices add device-013 --zone kitchen --message-id HYDROLOGIC-Device-013
+  tidegate devices add device-014 --zone kitchen --format cose-v1 --channels pressure_upstream,flow_rate")]
+struct Add {
+    /// The identity in its certificate, and its segment of the topic
+    id: String,
+    /// Its zone's id, as in devices.toml
+    #[arg(long)]
+    zone: String,
+    /// The device_id that its messages carry [default: by the id]
+    #[arg(long)]
+    message_id: Option<String>,
+    /// How it writes its messages
+    #[arg(long, value_enum, default_value_t = MessageFormat::JsonV1)]
+    format: MessageFormat,
+    /// What the numbers of its messages are, in their order
+    #[arg(
+        long,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        required_if_eq("format", "cose-v1")
+    )]
+    channels: Vec<String>,
+}
+
 impl Devices {
     pub(crate) fn run(self, place: &Place) -> Result<ExitCode> {
         match self.action {
             Action::List { format } => list(place, format)?,
-            Action::Add { id, zone, message_id } => add(place, &id, &zone, message_id)?,
+            Action::Add(add) => add.run(place)?,
             Action::Key { id, out } => key(place, &id, &out)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -84,6 +98,7 @@ fn list(place: &Place, format: Format) -> Result<()> {
                 "message id",
                 "zone",
                 "class",
+                "format",
                 "enabled",
                 "key epoch",
             ];
@@ -94,6 +109,7 @@ fn list(place: &Place, format: Format) -> Result<()> {
                     device.message_id.clone(),
                     device.zone.clone(),
                     device.class.clone(),
+                    device.format.name().to_owned(),
                     device.enabled.to_string(),
                     device.key_epoch.to_string(),
                 ]
@@ -115,50 +131,45 @@ fn list(place: &Place, format: Format) -> Result<()> {
     Ok(())
 }
 
-fn add(place: &Place, id: &str, zone: &str, message_id: Option<String>) -> Result<()> {
-    let (config, _) = setup::prepare(place, None)?;
-    let mut file = DevicesFile::load(&config.files.registry)?;
-    if file.zones.iter().all(|known| known.id != zone) {
-        let known: Vec<_> = file.zones.iter().map(|zone| zone.id.as_str()).collect();
-        bail!("there is no zone `{zone}`; zones are {}", known.join(", "));
+impl Add {
+    fn run(self, place: &Place) -> Result<()> {
+        let (config, _) = setup::prepare(place, None)?;
+        let mut file = DevicesFile::load(&config.files.registry)?;
+        let (id, zone) = (self.id, self.zone);
+        if file.zones.iter().all(|known| known.id != zone) {
+            let known: Vec<_> = file.zones.iter().map(|zone| zone.id.as_str()).collect();
+            bail!("there is no zone `{zone}`; zones are {}", known.join(", "));
+        }
+        let mut device = DeviceEntry::new(&id, &zone);
+        if let Some(message_id) = self.message_id {
+            device.message_id = message_id;
+        }
+        device.format = self.format;
+        device.channels = self.channels;
+        file.devices.push(device);
+        // Checks names and duplicates before anything is written.
+        file.registry(&config)?;
+        // First, because a running Tidegate lets it in as soon as the registry says so.
+        let authority = setup::authority(&config, &mut Vec::new())?;
+        if !config.files.certs.join(format!("{id}.pem")).exists() {
+            let profile = Profile::device(DeviceId::new(&id)?);
+            let path = setup::issue(&authority, &config.files.certs, &id, &profile, false)?;
+            anstream::println!("issued {}", path.display());
+        }
+        file.save(&config.files.registry)?;
+        anstream::println!("added {id} to {}", config.files.registry.display());
+        anstream::println!(
+            "a running `tidegate up` lets it in within a second; its page shows it after a restart"
+        );
+        Ok(())
     }
-    let mut device = DeviceEntry::new(id, zone);
-    if let Some(message_id) = message_id {
-        device.message_id = message_id;
-    }
-    file.devices.push(device);
-    // Checks names and duplicates before anything is written.
-    file.registry(&config)?;
-    file.save(&config.files.registry)?;
-    anstream::println!("added {id} to {}", config.files.registry.display());
-    let authority = setup::authority(&config, &mut Vec::new())?;
-    if !config.files.certs.join(format!("{id}.pem")).exists() {
-        let profile = Profile::device(DeviceId::new(id)?);
-        let path = setup::issue(&authority, &config.files.certs, id, &profile, false)?;
-        anstream::println!("issued {}", path.display());
-    }
-    anstream::println!("restart a running `tidegate up` to let it in");
-    Ok(())
 }
 
 fn key(place: &Place, id: &str, out: &Path) -> Result<()> {
     let config = place.load()?;
     let file = DevicesFile::load(&config.files.registry)?;
     let device = file.find(id)?;
-    let bytes = if let Some(path) = &device.key_file {
-        let folder = config.files.registry.parent().unwrap_or(Path::new("."));
-        read_secret(&folder.join(path))?
-    } else if let Some(path) = &config.legacy_shared_secret {
-        read_secret(path)?
-    } else {
-        let root = read_secret(&config.files.root_key())?;
-        let root: [u8; 32] = root
-            .as_slice()
-            .try_into()
-            .context("the root key has not 32 bytes")?;
-        let key = RootKey::from_bytes(root).device_key(&DeviceId::new(id)?, KeyEpoch(device.key_epoch));
-        Zeroizing::new(key.to_vec())
-    };
+    let bytes = device.key_bytes(&config)?;
     std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)

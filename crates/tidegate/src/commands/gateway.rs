@@ -3,13 +3,14 @@
 use crate::cli::{LevelFlag, Place};
 use crate::config::Config;
 use crate::runtime::{self, Runtime};
-use crate::subscriber::{self, Watch};
 use crate::{setup, training};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rumqttc::{MqttOptions, TlsConfiguration, Transport};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use tidegate_broker::subscriber::{self, Watch};
 use tidegate_pki::tls::{ClientTls, client_config};
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +50,7 @@ pub(crate) struct BrokerFlags {
 pub(crate) struct BrokerAddress {
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+    pub(crate) tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Gateway {
@@ -83,14 +84,14 @@ impl Gateway {
         }
         let stop = CancellationToken::new();
         let (pipeline, filter, stopping) = (
-            runtime.pipeline.clone(),
+            Arc::new(runtime.pipeline.clone()),
             runtime.registry.topics().filter(),
             stop.clone(),
         );
         let open = runtime.open();
         let mut subscribed = tokio::spawn(async move {
             let mut watch = Say { broker: shown };
-            subscriber::run(options, &filter, pipeline, stopping, &mut watch).await
+            subscriber::run(options, &filter, &pipeline, stopping, &mut watch).await
         });
         let ended = tokio::select! {
             asked = runtime::asked_to_stop() => {
@@ -104,7 +105,7 @@ impl Gateway {
         tokio::time::timeout(runtime::STOP_WITHIN, open.finish())
             .await
             .context("did not stop within 10 s")??;
-        ended
+        Ok(ended?)
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::gateway::BrokerFlags;
 use crate::cli::{LevelFlag, Place};
-use crate::demo::SimulatedSensor;
-use crate::devices::DevicesFile;
+use crate::demo::{Manner, SimulatedSensor, Tag, Time};
+use crate::devices::{DevicesFile, MessageFormat};
 use crate::runtime;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
   tidegate sensor --device device-001
   tidegate sensor --count 5 --interval 500ms
   tidegate sensor --device device-001 --fault slow-drift
+  tidegate sensor --device device-001 --tag short --time echo
   tidegate sensor --broker mqtts://broker.example:8883 --ca ca.pem --device device-001
 
 Each device uses its own certificate and key from here, and keeps its counters in data/publishers.")]
@@ -40,6 +41,15 @@ pub(crate) struct Sensor {
     /// Let the sensors fail: high-pressure, low-pressure, stuck-sensor, flow-surge, flow-drop, slow-drift, broken-correlation
     #[arg(long, value_name = "KIND")]
     fault: Option<String>,
+    /// How messages are written; without it, as the registry entry says
+    #[arg(long, value_enum)]
+    format: Option<MessageFormat>,
+    /// How much of its MAC a cose-v1 message carries
+    #[arg(long, value_enum, default_value_t)]
+    tag: Tag,
+    /// Where the sensors have their time from
+    #[arg(long, value_enum, default_value_t)]
+    time: Time,
 }
 
 impl Sensor {
@@ -80,7 +90,12 @@ impl Sensor {
                     port: address.port,
                     tls: address.tls,
                 };
-                let sensor = SimulatedSensor::open(&config, entry, broker)?;
+                let manner = Manner {
+                    format: self.format,
+                    tag: self.tag,
+                    time: self.time,
+                };
+                let sensor = SimulatedSensor::open(&config, entry, broker, manner)?;
                 let (faults, receiver) = mpsc::channel(1);
                 if let Some(kind) = &fault {
                     faults.send((kind.clone(), u32::MAX)).await?;

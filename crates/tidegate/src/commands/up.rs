@@ -25,7 +25,8 @@ use super::broker::{broker_config, cannot_listen};
   tidegate --dir /srv/tidegate up           your own devices
 
 The first run makes what is missing: configuration, keys, certificates, registry, model, database.
-Ctrl-C stops it; nothing that was acknowledged is lost.")]
+A changed devices.toml is taken within a second, and on SIGHUP at once. Ctrl-C stops it; nothing
+that was acknowledged is lost.")]
 pub(crate) struct Up {
     #[command(flatten)]
     level: LevelFlag,
@@ -56,11 +57,10 @@ impl Up {
 
     async fn serve(self, config: &Config, made: &[String], dir: &Path) -> Result<()> {
         let runtime = Runtime::start(config, self.demo).await?;
-        let broker = Broker::bind(
-            broker_config(config, &runtime.registry)?,
-            Arc::new(runtime.pipeline.clone()),
-        )
-        .with_context(|| cannot_listen(config))?;
+        let segment = runtime.pipeline.segment_lookup();
+        let broker = broker_config(config, runtime.registry.topics(), segment)?;
+        let broker = Broker::bind(broker, Arc::new(runtime.pipeline.clone()))
+            .with_context(|| cannot_listen(config))?;
         greet(config, &runtime, made, self.demo, dir);
         let open = runtime.open();
 
@@ -124,9 +124,6 @@ fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool, dir: &
             "off".red().to_string()
         };
         anstream::println!("  {state}  {name}");
-    }
-    for note in &runtime.notes {
-        anstream::println!("\n{} {note}", "warning:".yellow().bold());
     }
     anstream::println!("\nTry next:");
     let program = if dir == Path::new(".") {

@@ -1,7 +1,6 @@
 //! Events in words: what happened to a message or a connection, for the page and the database.
 
 use bytes::Bytes;
-use std::fmt::Display;
 use tidegate_broker::SecurityEvent;
 use tidegate_detect::detector::Assessment;
 use tidegate_envelope::id::{DeviceId, DeviceIndex, ZoneId};
@@ -123,17 +122,29 @@ pub(super) fn notices<'a>(
     })
 }
 
-/// A group of messages that could not be made durable.
+/// Messages that could not be made durable; `origin` is that of one of them.
 pub(super) fn storage_unavailable(
     messages: usize,
-    error: &impl Display,
-    origin: &Origin,
+    error: &str,
+    origin: Option<&Origin>,
     now: Timestamp,
 ) -> Event {
     let mut event = Event::new(now, Outcome::Blocked, None);
     event.reason = Some(Reason::StorageUnavailable);
     event.detail = format!("{messages} messages were not accepted: {error}");
-    from(&mut event, origin);
+    if let Some(origin) = origin {
+        from(&mut event, origin);
+    }
+    event
+}
+
+/// The database can be written again.
+pub(super) fn storage_available(messages: usize, seconds: f64, now: Timestamp) -> Event {
+    let mut event = Event::new(now, Outcome::Notice, None);
+    event.reason = Some(Reason::StorageUnavailable);
+    event.detail = format!(
+        "the database can be written again, after {seconds:.1} s in which {messages} messages were not accepted"
+    );
     event
 }
 
@@ -158,6 +169,14 @@ pub(super) fn security(registry: &Registry, observed: &SecurityEvent, now: Times
     if observed.left_out > 0 {
         event.detail = format!("{} (and {} more like it)", event.detail, observed.left_out);
     }
+    event
+}
+
+/// A changed registry that was not taken.
+pub(crate) fn registry_rejected(detail: String, now: Timestamp) -> Event {
+    let mut event = Event::new(now, Outcome::Notice, None);
+    event.reason = Some(Reason::RegistryRejected);
+    event.detail = detail;
     event
 }
 

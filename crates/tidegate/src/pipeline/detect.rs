@@ -20,7 +20,14 @@ pub(super) struct Detect {
 impl Detect {
     /// Runs until the gate thread has ended and everything it released is shown.
     pub(super) fn run(mut self) {
-        while let Some(Released { admission, origin }) = self.released.blocking_recv() {
+        while let Some(released) = self.released.blocking_recv() {
+            let (admission, origin) = match released {
+                Released::Message { admission, origin } => (admission, origin),
+                Released::Registry(registry) => {
+                    self.adopt(registry);
+                    continue;
+                }
+            };
             let assessment = self
                 .detector
                 .as_mut()
@@ -40,5 +47,13 @@ impl Detect {
             }
             self.journal.publish(event);
         }
+    }
+
+    fn adopt(&mut self, registry: Arc<Registry>) {
+        if let Some(detector) = &mut self.detector {
+            let further = registry.devices().iter().skip(detector.devices());
+            detector.append(further.map(|device| &device.id));
+        }
+        self.registry = registry;
     }
 }

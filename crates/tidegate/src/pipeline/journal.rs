@@ -27,6 +27,11 @@ impl Journal {
         }
     }
 
+    /// Says to whoever asks for readiness whether the database can be written.
+    pub(super) fn storage_available(&self, available: bool) {
+        self.hub.storage_available(available);
+    }
+
     /// Shows an event, and has it kept unless it is an accepted reading, which the store has already.
     pub(crate) fn publish(&self, event: Event) {
         let mut event = event.clean();

@@ -137,8 +137,8 @@ fn completions_and_help_exist_for_every_command() {
     let site = Site::new("ai", "");
     assert!(site.succeed(&["completions", "bash"]).contains("tidegate"));
     for command in [
-        "up", "broker", "gateway", "sensor", "certs", "devices", "configs", "check", "verify", "readings",
-        "events", "detect", "bench",
+        "up", "broker", "gateway", "sensor", "certs", "devices", "keys", "configs", "check", "verify",
+        "readings", "events", "detect", "bench",
     ] {
         assert!(site.succeed(&[command, "--help"]).contains("Usage"), "{command}");
     }

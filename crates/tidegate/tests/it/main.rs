@@ -9,6 +9,7 @@ mod benches;
 mod compatible;
 mod first_run;
 mod hostile;
+mod keys;
 mod levels;
 mod mosquitto;
 mod queries;

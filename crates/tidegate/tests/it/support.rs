@@ -112,6 +112,29 @@ impl Site {
         running
     }
 
+    /// Starts a command, waits until its page says that it is ready, and gives its output line by
+    /// line from then on. Both its outputs go to `log` as well.
+    pub(crate) fn start_and_listen(&self, arguments: &[&str], log: &Path) -> (Running, Lines) {
+        let mut log = std::fs::File::create(log).unwrap();
+        let mut child = self
+            .command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(log.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let running = Running { child };
+        let (sender, lines) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                let _ = writeln!(log, "{line}");
+                let _ = sender.send(line);
+            }
+        });
+        self.wait_ready();
+        (running, Lines(lines))
+    }
+
     fn spawn(&self, arguments: &[&str]) -> Running {
         let child = self
             .command(arguments)
@@ -207,6 +230,24 @@ impl Site {
     }
 }
 
+/// What a running process prints.
+pub(crate) struct Lines(std::sync::mpsc::Receiver<String>);
+
+impl Lines {
+    /// Waits for a line that begins so.
+    pub(crate) fn wait_for(&self, beginning: &str) -> String {
+        let start = Instant::now();
+        loop {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            let line = self.0.recv_timeout(left);
+            let line = line.unwrap_or_else(|_| panic!("waited in vain for the line {beginning}"));
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+}
+
 /// The arguments that give a Python publisher this device's certificate.
 pub(crate) fn mtls(device: &str) -> Vec<String> {
     vec![
@@ -220,16 +261,16 @@ pub(crate) fn mtls(device: &str) -> Vec<String> {
 }
 
 impl Running {
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// Ctrl-C, and the exit code.
     pub(crate) fn interrupt(mut self) -> i32 {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-INT", &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
+        self.signal("INT");
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
