@@ -8,8 +8,11 @@ SHELL := /bin/bash
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON := target/python/bin/python
-PACKAGES := mosquitto mosquitto-clients chromium openssl
-TOOLS := mosquitto mosquitto_pub chromium openssl
+PACKAGES := mosquitto mosquitto-clients chromium openssl gcc make
+TOOLS := mosquitto mosquitto_pub chromium openssl gcc make
+PROVE := target/release/tidegate-prove
+CARGO_FUZZ := 0.13.2
+CARGO_MUTANTS := 27.1.0
 WEB_SOURCES := $(shell find web -path web/node_modules -prune -o -path web/dist -prune -o -path web/e2e -prune -o -type f -print 2>/dev/null)
 
 .PHONY: help
@@ -25,10 +28,10 @@ build: web/dist/index.html ## Build the release binary with the page inside
 	cargo build --release --locked --bin tidegate
 
 .PHONY: test
-test: setup lint test-rust test-web test-e2e ## Set up what tests need, then run every check and test
+test: setup lint test-rust test-c test-python test-web test-e2e ## Set up what tests need, then run every check and test
 
 .PHONY: setup
-setup: setup-apt web/node_modules/.package-lock.json $(PYTHON) ## Install what the tests use
+setup: setup-apt setup-fuzz web/node_modules/.package-lock.json $(PYTHON) ## Install what the tests use
 
 .PHONY: setup-apt
 setup-apt:
@@ -38,9 +41,17 @@ setup-apt:
 	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES)
 	fi
 
-$(PYTHON): clients/testing/requirements.txt
+.PHONY: setup-fuzz
+setup-fuzz:
+	command -v cargo-fuzz >/dev/null || cargo install -q cargo-fuzz --version $(CARGO_FUZZ) --locked
+
+.PHONY: setup-mutants
+setup-mutants:
+	command -v cargo-mutants >/dev/null || cargo install -q cargo-mutants --version $(CARGO_MUTANTS) --locked
+
+$(PYTHON): clients/testing/requirements.txt clients/python/pyproject.toml
 	python3 -m venv target/python
-	target/python/bin/pip install -q --disable-pip-version-check -r clients/testing/requirements.txt
+	target/python/bin/pip install -q --disable-pip-version-check -r clients/testing/requirements.txt -e clients/python
 	touch $(PYTHON)
 
 web/node_modules/.package-lock.json: web/package-lock.json
@@ -52,15 +63,27 @@ web/dist/index.html: web/node_modules/.package-lock.json $(WEB_SOURCES)
 	touch dist/index.html
 
 .PHONY: lint
-lint: web/dist/index.html ## Formatting, lints and types of both languages
+lint: web/dist/index.html $(PYTHON) ## Formatting, lints and types of all languages
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
 	cd web && npm run check && npm run lint
+	target/python/bin/ruff check -q clients/python
+	target/python/bin/ruff format -q --check clients/python
+	target/python/bin/mypy --config-file clients/python/pyproject.toml clients/python/src clients/python/tests
 
 .PHONY: test-rust
 test-rust: web/dist/index.html $(PYTHON) ## Unit and integration tests, with real brokers
 	TIDEGATE_TEST_PYTHON=$(abspath $(PYTHON)) PATH="$$PATH:/usr/sbin" cargo test --workspace --locked
+
+.PHONY: test-c
+test-c: ## The C library for devices without an operating system, with its example
+	$(MAKE) -C clients/c test
+
+.PHONY: test-python
+test-python: $(PYTHON) web/dist/index.html ## The Python package, against the real binary
+	cargo build --locked --bin tidegate
+	TIDEGATE_BIN=$(abspath target/debug/tidegate) PATH="$(abspath target/python/bin):$$PATH" pytest -c clients/python/pyproject.toml clients/python/tests
 
 .PHONY: test-web
 test-web: web/node_modules/.package-lock.json ## Component tests of the page
@@ -82,6 +105,23 @@ bench: build setup-apt ## Measure; compares with Mosquitto and Python in the sam
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench latency
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench rate
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench footprint
+
+.PHONY: prove
+prove: build setup prove-build setup-mutants ## Prove the replay guard in full (about two hours); writes docs/proofs.md
+	export PATH="$$PATH:/usr/sbin"
+	$(PROVE) model
+	$(PROVE) simulate
+	$(PROVE) publisher-kill
+	$(PROVE) exhaustion
+	$(PROVE) power-cut
+	$(PROVE) kill
+	$(PROVE) fuzz
+	$(PROVE) mutants
+	$(PROVE) report
+
+.PHONY: prove-build
+prove-build:
+	cargo build --release --locked -p tidegate-prove
 
 .PHONY: deny
 deny: ## Check licences and sources of dependencies
