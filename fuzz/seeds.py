@@ -60,6 +60,13 @@ def cose_v1():
             structure = bytes.fromhex(vector["message"])
             if len(structure) < 256:
                 yield bytes([0xD0, len(structure)]) + structure + bytes.fromhex(vector.get("payload", ""))
+    # As many floats as there may be, and one more; numbers of every length.
+    for count in (23, 24, 32, 33):
+        numbers = bytes.fromhex("1affffffff 1b0020000000000000 1b0000019c73f7304f 18ff")
+        array = bytes([0x80 | count]) if count < 24 else bytes([0x98, count])
+        payload = b"\x85" + numbers + array + b"\xfa\x42\x48\x00\x00" * count
+        head = bytes.fromhex("8447a20105044200ffa058") + bytes([len(payload)])
+        yield head + payload + b"\x58\x20" + bytes(32)
     # A question and an answer about the time.
     nonce = "07" * 16
     yield b"\xe0" + json.dumps({"nonce": nonce}, separators=(",", ":")).encode()

@@ -22,8 +22,8 @@ fn judged(bytes: &[u8], judge: fn(&str) -> Result<(), String>) {
     };
     match judge(text) {
         Ok(()) => {
-            let with_comment = format!("# a comment\n{text}\n# another");
-            assert_eq!(judge(&with_comment), Ok(()), "comments change nothing");
+            let with_comment = format!("{text}\n# the end");
+            assert_eq!(judge(&with_comment), Ok(()), "a comment changes nothing");
         }
         Err(words) => assert!(!words.is_empty(), "a refusal says why"),
     }

@@ -41,8 +41,10 @@ const KEEP_ALIVE_S: u16 = 15;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Longest pause before the broker is asked again for what could not be stored.
-const LONGEST_STORE_PAUSE: Duration = Duration::from_millis(800);
+/// Longest pause before the broker is asked again for what could not be stored. With the time that
+/// a broker takes to let the gateway in again, messages are accepted within a second of the
+/// database's recovery.
+const LONGEST_STORE_PAUSE: Duration = Duration::from_millis(400);
 /// Time that messages in flight get to be answered and acknowledged when the subscriber stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(5);
 /// Time for the last bytes to the broker.

@@ -57,7 +57,13 @@ impl Model {
         );
         for setting in &SETTINGS {
             let bounds = setting.bounds(self.small);
-            let world = World::new(setting, bounds, self.seed, Arc::clone(&coverage), Arc::clone(&stop));
+            let world = World::new(
+                setting,
+                bounds,
+                self.seed,
+                Arc::clone(&coverage),
+                Arc::clone(&stop),
+            );
             let explored = self.explore(setting, world, &bar);
             running.count(&format!("states, {}", setting.name), explored.unique);
             if explored.panicked > 0 {
@@ -85,7 +91,10 @@ impl Model {
         } else {
             running.note("Stopped before every state was visited.");
         }
-        let bounds: Vec<_> = SETTINGS.iter().map(|setting| setting.described(self.small)).collect();
+        let bounds: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| setting.described(self.small))
+            .collect();
         running.note(&format!(
             "At most so often in each order, with deliveries, commits and acknowledgements as often as possible: {}.",
             bounds.join("; ")
@@ -113,7 +122,10 @@ impl Model {
             bar.tick();
             std::thread::park_timeout(PROGRESS);
         }
-        let panicked = threads.into_iter().filter_map(|thread| thread.join().err()).count();
+        let panicked = threads
+            .into_iter()
+            .filter_map(|thread| thread.join().err())
+            .count();
         Explored {
             panicked,
             states: checker.state_count() as u64,

@@ -116,12 +116,18 @@ impl PowerCut {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or_else(cores, usize::from);
         let ended: Result<()> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..jobs).map(|job| scope.spawn({
-                let shared = &shared;
-                move || shared.work(job)
-            })).collect();
+            let threads: Vec<_> = (0..jobs)
+                .map(|job| {
+                    scope.spawn({
+                        let shared = &shared;
+                        move || shared.work(job)
+                    })
+                })
+                .collect();
             let join = |thread: ScopedJoinHandle<'_, Result<()>>| {
-                thread.join().unwrap_or_else(|_| Err(anyhow!("a thread has failed")))
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("a thread has failed")))
             };
             threads.into_iter().map(join).collect()
         });
@@ -151,7 +157,11 @@ impl PowerCut {
             // Not the first, which a smoke run has too.
             let long = number % LONG_EVERY == LONG_EVERY - 1;
             // Several scenarios even in a short run.
-            let most = if long { LONG_CUTS } else { CUTS_PER_SCENARIO.min(self.runs.div_ceil(3)) };
+            let most = if long {
+                LONG_CUTS
+            } else {
+                CUTS_PER_SCENARIO.min(self.runs.div_ceil(3))
+            };
             let cuts = left.min(most);
             left -= cuts;
             plans.push_back(Plan {
@@ -213,19 +223,26 @@ impl Shared<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return None;
         }
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 }
 
 /// Set by Ctrl-C: what has been found until then is reported.
 fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let flag = Arc::clone(&stop);
-    std::thread::Builder::new().name("interrupt".into()).spawn(move || {
-        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-            flag.store(true, Ordering::Relaxed);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("interrupt".into())
+        .spawn(move || {
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                flag.store(true, Ordering::Relaxed);
+            }
+        })?;
     Ok(stop)
 }

@@ -59,12 +59,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
             format!("its -wal file breaks off at frame {frame}, and whole transactions follow"),
         ));
     }
-    check_header(path)?;
     let mut connection = writable(path)?;
     // What is refused stays as it was: closing must not write the log back.
     keep_log(&connection, path, true)?;
-    schema::migrate(&mut connection, path)?;
-    use_log(&connection, path)?;
+    schema::migrate(&mut connection, path)
+        .and_then(|()| use_log(&connection, path))
+        .map_err(|error| explain(path, error))?;
     let ledger = check(&mut connection, path)?;
     anchor::expect_all(path, &promises, &ledger)?;
     keep_log(&connection, path, false)?;
@@ -105,25 +105,18 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Refuses a file whose header asks for another SQLite: it would be read as read-only, and the
-/// error would speak of permissions.
-fn check_header(path: &Path) -> Result<(), StoreError> {
+/// A header that asks for another SQLite makes this one speak of permissions, or of nothing. It is
+/// no reason by itself: a log may hold the page that it stands in.
+fn explain(path: &Path, error: StoreError) -> StoreError {
     let mut header = [0; 100];
-    match std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) => {}
-        // Shorter than any database: SQLite judges.
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
-        Err(source) => return Err(StoreError::io(path, "read", source)),
-    }
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let known = header[18] <= 2 && header[19] <= 2 && number(44) <= 4 && number(56) <= 3;
-    if header.starts_with(b"SQLite format 3\0") && !known {
-        return Err(StoreError::damaged(
-            path,
-            "its header names a format that SQLite does not write",
-        ));
+    let vague = matches!(error, StoreError::ReadOnly { .. } | StoreError::Sqlite { .. });
+    if vague && read.is_ok() && !known {
+        return StoreError::damaged(path, "its header names a format that SQLite does not write");
     }
-    Ok(())
+    error
 }
 
 /// A connection that may write.
@@ -186,15 +179,26 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
 /// one, SQLite keeps a lock on a database that it has just converted.
 fn use_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::sqlite(path, "configure the connection", source);
-    let mode: String = connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(failed)?;
-    if mode != "wal" {
-        return Err(StoreError::ReadOnly {
+    // The first answer says what was wanted, and an error comes only after it; without the log, a
+    // commit could be rolled back by a power cut after it had returned. So the second one counts.
+    last_answer(connection, "PRAGMA journal_mode = WAL").map_err(failed)?;
+    match last_answer(connection, "PRAGMA journal_mode").map_err(failed)?.as_deref() {
+        Some("wal") => Ok(()),
+        _ => Err(StoreError::ReadOnly {
             path: path.to_owned(),
-        });
+        }),
     }
-    Ok(())
+}
+
+/// Runs a pragma to its end.
+fn last_answer(connection: &Connection, pragma: &str) -> rusqlite::Result<Option<String>> {
+    let mut statement = connection.prepare(pragma)?;
+    let mut rows = statement.query([])?;
+    let mut answer = None;
+    while let Some(row) = rows.next()? {
+        answer = Some(row.get(0)?);
+    }
+    Ok(answer)
 }
 
 fn configure(connection: &Connection, path: &Path, options: &Options) -> Result<(), StoreError> {

@@ -15,6 +15,7 @@ use crate::verdict::{Notice, Refusal};
 use crate::verifier::{Message, Protection};
 use clock::Clock;
 use placing::{Asked, Place, place, redelivery, rise, settle};
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_envelope::id::DeviceIndex;
@@ -105,7 +106,7 @@ pub struct ReplayGuard {
 
 /// What a decision about one device needs, in three lines of a processor's cache.
 #[derive(Debug, Clone)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Slot {
     state: Option<DeviceState>,
     rate_per_s: u32,
@@ -121,6 +122,16 @@ impl Slot {
             strict: device.strict_sequence,
             window: device.window,
         }
+    }
+
+    /// Asks for its three lines, by reading something of each.
+    fn fetch(&self) {
+        let state = self.state.as_ref();
+        black_box((
+            state.map(DeviceState::mark),
+            state.map(DeviceState::middle),
+            self.rate_per_s,
+        ));
     }
 }
 
@@ -183,8 +194,8 @@ impl ReplayGuard {
     /// is worth calling for the messages of one group, before the first is admitted.
     pub fn fetch(&self, devices: impl IntoIterator<Item = DeviceIndex>) {
         for index in devices {
-            if let Some(state) = self.state(index) {
-                state.fetch();
+            if let Some(slot) = self.devices.get(index.0 as usize) {
+                slot.fetch();
             }
         }
     }

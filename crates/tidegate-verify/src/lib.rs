@@ -6,7 +6,8 @@
 //! (check 14) → `Fresh`.
 //!
 //! **Invariant**: no I/O, no clock, no randomness. Time is an argument, so every decision can be
-//! replayed, and later stages can obtain a reading only through [`stage::Fresh`].
+//! replayed, and later stages can obtain a reading only through [`stage::Fresh`]. (The tables of
+//! names are seeded at random when a registry is made; what they find does not depend on it.)
 
 pub mod delivery;
 pub mod guard;

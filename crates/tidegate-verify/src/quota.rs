@@ -160,6 +160,25 @@ mod tests {
     }
 
     #[test]
+    fn device_takes_24_bytes() {
+        assert_eq!(Quotas::BYTES_PER_DEVICE, 24);
+    }
+
+    #[test]
+    fn next_quotas_go_on_where_these_are_for_strangers_too() {
+        let quotas = Quotas::new(&with_devices(vec![device(1)]));
+        let used_up = |quotas: &Quotas, device| (0..2_000).filter(|_| quotas.admit(device, NOW)).count();
+        assert_eq!(used_up(&quotas, Some(DeviceIndex(0))), 1_000);
+        assert_eq!(used_up(&quotas, None), 1_000);
+        let next = quotas.with_registry(&with_devices(vec![device(1), device(2)]));
+        assert_eq!(used_up(&next, Some(DeviceIndex(0))), 0);
+        assert_eq!(used_up(&next, None), 0);
+        assert_eq!(used_up(&next, Some(DeviceIndex(1))), 1_000);
+        // The clock goes on from where it was, too: a little earlier is no clock that was set back.
+        assert!(!next.admit(None, NOW.minus(DISORDER)));
+    }
+
+    #[test]
     fn strangers_share_one_quota() {
         let quotas = Quotas::new(&with_devices(vec![device(1)]));
         let beyond = [None, Some(DeviceIndex(7))];

@@ -212,11 +212,9 @@ impl Entry {
 }
 
 impl Entry {
-    /// Asks for the lines of the processor's cache that checks 3 to 8 will read. Nothing waits for
-    /// the answers, so they come together.
-    ///
-    /// The second line holds nothing but key and comes with one of its neighbours, since processors
-    /// fetch lines in pairs.
+    /// Asks for the lines of the processor's cache that checks 3 to 8 will read, by reading something
+    /// of each but the second, which holds nothing but key. Nothing waits for the answers, so they
+    /// come together.
     fn fetch(&self) {
         let (segment, zone) = (self.topic_segment.len(), self.zone.as_str().len());
         black_box((segment, self.keys.newest_epoch, zone, self.enabled));

@@ -14,6 +14,9 @@ use tokio::time::{Instant, sleep};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the cause lasts once it is felt.
 pub(super) const HOLD: Duration = Duration::from_secs(1);
+/// The same behind Mosquitto: until the gateway's pauses between attempts have become as long as
+/// they get.
+pub(super) const HOLD_BEHIND_MOSQUITTO: Duration = Duration::from_secs(3);
 /// Answers before the cause, and after it.
 const ANSWERS: u64 = 50;
 
@@ -160,6 +163,11 @@ impl Scene {
             self.violation(format!("the gateway stopped with {status}: {logged}"));
         }
         self.compare()?;
+        if self.traffic.site.broker() == Broker::Mosquitto {
+            for (reason, count) in check::refusals(&self.traffic.site)? {
+                self.count(&format!("refused: {reason}"), count);
+            }
+        }
         let connection = self.database()?;
         for (reason, outcome) in told {
             let sql = "SELECT count(*) FROM events WHERE reason = ?1 AND outcome = ?2";

@@ -1,7 +1,7 @@
 //! The database cannot be written: no space, or no permission.
 
 use super::Ran;
-use super::scene::{HOLD, Recovery, Scene, play};
+use super::scene::{HOLD, HOLD_BEHIND_MOSQUITTO, Recovery, Scene, play};
 use super::volume::{Volume, command};
 use crate::kill::site::{Broker, Site, temporary_folder};
 use anyhow::Result;
@@ -53,7 +53,11 @@ pub(super) fn run(binary: &Path, broker: Broker, cause: Cause) -> Result<Ran> {
                 Broker::Mosquitto => scene.says_so_in_its_log(),
             })
             .await?;
-        sleep(HOLD).await;
+        sleep(match broker {
+            Broker::Embedded => HOLD,
+            Broker::Mosquitto => HOLD_BEHIND_MOSQUITTO,
+        })
+        .await;
         if broker == Broker::Embedded
             && let Some(accepted) = scene.traffic.accepted(devices.clone())
             && accepted.elapsed() < HOLD / 2

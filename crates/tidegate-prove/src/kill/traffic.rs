@@ -10,10 +10,11 @@ use anyhow::Result;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use tidegate_device::sequence::SequenceFile;
+use tidegate_device::sequence::{SequenceError, SequenceFile};
+use tidegate_envelope::id::DeviceId;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// Pause between two new messages of one device.
@@ -21,6 +22,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// Unanswered publishes of a device, and of a thief; fewer where the broker allows fewer.
 const DEVICE_WINDOW: usize = 16;
 const THIEF_WINDOW: usize = 64;
+/// How long a lock that was let go may seem to be held.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
 /// One message of so many may be sent by the thief before its device has an answer.
 const FRONT_RUN: usize = 8;
 
@@ -57,6 +60,22 @@ struct Publisher {
 enum Who {
     Device,
     Thief,
+}
+
+/// Opens a state file whose lock this process has just let go.
+///
+/// A child that another thread is starting holds a copy of every descriptor until it has become its
+/// program, and with it the lock.
+fn reopen(file: &Path, device: &DeviceId) -> std::result::Result<SequenceFile, SequenceError> {
+    let started = Instant::now();
+    loop {
+        match SequenceFile::open(file, device) {
+            Err(SequenceError::InUse { .. }) if started.elapsed() < LOCK_WITHIN => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 impl Traffic {
@@ -150,7 +169,7 @@ impl Traffic {
         let publisher = &self.publishers[number];
         // The lock on the file goes first.
         drop(publisher.numbers.take());
-        let opened = SequenceFile::open(&publisher.file, &self.site.devices[number].id)?;
+        let opened = reopen(&publisher.file, &self.site.devices[number].id)?;
         publisher.numbers.replace(Some(opened));
         Ok(())
     }

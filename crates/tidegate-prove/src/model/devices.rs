@@ -75,7 +75,9 @@ impl Devices {
         let topics = TopicShape::new("site/{device}/sensors").expect("a sound pattern");
         let devices = [1, 2].map(device);
         Self {
-            topics: devices.each_ref().map(|device| topics.telemetry(&device.topic_segment)),
+            topics: devices
+                .each_ref()
+                .map(|device| topics.telemetry(&device.topic_segment)),
             registry: Arc::new(Registry::new(zones, devices.to_vec(), topics).expect("two sound devices")),
             devices,
             counts_starts: setting.counts_starts,

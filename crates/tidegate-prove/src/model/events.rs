@@ -209,10 +209,7 @@ pub(super) const SETTINGS: [Setting; 8] = [
         name: "messages out of order, no window",
         counts_starts: true,
         window: false,
-        small: Bounds {
-            says: [3, 0],
-            ..NONE
-        },
+        small: Bounds { says: [3, 0], ..NONE },
         full: Bounds {
             says: [3, 0],
             failures: 1,

@@ -78,7 +78,6 @@ impl fmt::Display for Broken {
 pub(super) struct World {
     bounds: Bounds,
     devices: Devices,
-    verifier: Verifier,
     coverage: Arc<Coverage>,
     stop: Arc<AtomicBool>,
 }
@@ -131,18 +130,21 @@ impl World {
         stop: Arc<AtomicBool>,
     ) -> Self {
         let devices = Devices::new(setting, seed);
-        let verifier = Verifier::new(
-            Arc::clone(&devices.registry),
-            Protection::Signed,
-            MAX_PAYLOAD_BYTES,
-        );
         Self {
             bounds,
             devices,
-            verifier,
             coverage,
             stop,
         }
+    }
+
+    /// A new one for each delivery: what quotas remember of other orders is no part of a state.
+    fn verifier(&self) -> Verifier {
+        Verifier::new(
+            Arc::clone(&self.devices.registry),
+            Protection::Signed,
+            MAX_PAYLOAD_BYTES,
+        )
     }
 
     fn started(&self, loaded: Loaded, now: Timestamp) -> ReplayGuard {
@@ -304,7 +306,7 @@ impl State {
         };
         let before = self.states();
         let must_be_admitted = self.is_newest_and_in_time(&made);
-        let outcome = match world.verifier.verify(Unverified::new(delivery), now) {
+        let outcome = match world.verifier().verify(Unverified::new(delivery), now) {
             Ok(verified) => self.guard.admit(verified, now),
             Err(refusal) => Outcome::Refused(refusal),
         };

@@ -8,7 +8,7 @@ use super::devices::Devices;
 use super::disk::{Cut, Disk, Image};
 use super::known::{Extent, Known};
 use super::marks::Mark;
-use super::record::{Change, Record, Recorder};
+use super::record::{Change, Fate, Record, Recorder};
 use super::worker::{DATABASE, Work};
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
@@ -63,10 +63,18 @@ impl Campaign<'_> {
         let mut record = Record::default();
         let fails = random.random_range(0..6) == 0;
         for leg in 0..random.random_range(1..=3) {
-            let failing: Vec<u32> = if fails { failing_syncs(&mut random) } else { Vec::new() };
-            counts.failing_syncs += failing.len() as u64;
+            let fate = Fate {
+                failing_syncs: if fails {
+                    failing_syncs(&mut random)
+                } else {
+                    Vec::new()
+                },
+                killed_at: killed_at(&mut random),
+            };
+            counts.failing_syncs += fate.failing_syncs.len() as u64;
+            counts.kills += u64::from(fate.killed_at.is_some());
             let work = work(plan, leg, &mut random);
-            self.recorder.run(&folder, work, &failing, &mut record)?;
+            self.recorder.run(&folder, work, &fate, &mut record)?;
         }
         counts.scenarios += 1;
         let stretch = self.stretch(record, Image::new(), Known::default(), 1, counts)?;
@@ -91,7 +99,10 @@ impl Campaign<'_> {
         for (name, bytes) in disk.live() {
             let path = self.folder.join("live").join(&name);
             let real = std::fs::read(&path).with_context(|| format!("the record has a file {name}"))?;
-            ensure!(real == bytes, "the record of {name} is not what the worker has done");
+            ensure!(
+                real == bytes,
+                "the record of {name} is not what the worker has done"
+            );
         }
         Ok(Stretch {
             changes,
@@ -112,11 +123,17 @@ impl Campaign<'_> {
         counts: &mut Counts,
     ) -> Result<()> {
         // What is cut again comes out of the same number.
-        let further = if stretch.generation < GENERATIONS { cuts * 2 / 5 } else { 0 };
+        let further = if stretch.generation < GENERATIONS {
+            cuts * 2 / 5
+        } else {
+            0
+        };
         let own = cuts - further;
         let records = further.div_ceil(CUTS_PER_RECORD);
         let moments = |random: &mut StdRng, number: u64| -> Vec<usize> {
-            (0..number).map(|_| random.random_range(0..=stretch.changes.len())).collect()
+            (0..number)
+                .map(|_| random.random_range(0..=stretch.changes.len()))
+                .collect()
         };
         // Moment, and whether it is one of damage.
         let mut plan: Vec<(usize, bool)> = moments(random, own).into_iter().map(|at| (at, false)).collect();
@@ -161,7 +178,16 @@ impl Campaign<'_> {
             }
             let in_recovery = stretch.generation > 1 && !opened;
             let cut = Cut::random(random);
-            let survivor = self.cut(&disk, &cut, &known, (seed, at), stretch.generation, in_recovery, random, counts)?;
+            let survivor = self.cut(
+                &disk,
+                &cut,
+                &known,
+                (seed, at),
+                stretch.generation,
+                in_recovery,
+                random,
+                counts,
+            )?;
             let wanted = records - seeds.len() as u64;
             if let Some(survivor) = survivor
                 && wanted > 0
@@ -184,7 +210,10 @@ impl Campaign<'_> {
     }
 
     /// Cuts the power once. Gives what is left, when it holds what it should.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one trial, and used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one trial, and used once"
+    )]
     fn cut(
         &self,
         disk: &Disk,
@@ -203,8 +232,8 @@ impl Campaign<'_> {
         if random.random_range(0..4) == 0 {
             check::leave_shared_memory(&folder, random)?;
         }
-        let goes_on = (random.random_range(0..GOES_ON) == 0)
-            .then(|| random.random_range(0..super::devices::DEVICES));
+        let goes_on =
+            (random.random_range(0..GOES_ON) == 0).then(|| random.random_range(0..super::devices::DEVICES));
         let wrong = match check::check(&folder, self.devices, known, Extent::Everything, goes_on) {
             Verdict::Holds(held) => {
                 counts.held(&held);
@@ -223,7 +252,10 @@ impl Campaign<'_> {
     }
 
     /// A worker goes on with what a cut has left; and then its power is cut.
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one trial, and used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one trial, and used once"
+    )]
     fn go_on(
         &mut self,
         image: Image,
@@ -244,12 +276,20 @@ impl Campaign<'_> {
             prunes: random.random_range(0..4) == 0,
             prunes_beside: false,
         };
-        self.recorder.run(&folder, work, &[], &mut record)?;
+        let fate = Fate {
+            killed_at: killed_at(random),
+            ..Fate::default()
+        };
+        counts.kills += u64::from(fate.killed_at.is_some());
+        self.recorder.run(&folder, work, &fate, &mut record)?;
         let stretch = self.stretch(record, image, known, generation, counts)?;
         self.sweep(&stretch, cuts, 0, seed, random, counts)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of one trial, and used once")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of one trial, and used once"
+    )]
     fn damage(
         &self,
         live: &Image,
@@ -296,6 +336,12 @@ fn eprintln_debug(text: &str) {
     anstream::eprintln!("{text}");
 }
 
+/// When a worker is killed, if it is.
+fn killed_at(random: &mut StdRng) -> Option<u32> {
+    let most = [12, 60, 1_500][random.random_range(0..3)];
+    (random.random_range(0..3) == 0).then(|| random.random_range(1..most))
+}
+
 /// Which syncs of a worker fail.
 fn failing_syncs(random: &mut StdRng) -> Vec<u32> {
     let mut number = random.random_range(1..60);
@@ -303,7 +349,11 @@ fn failing_syncs(random: &mut StdRng) -> Vec<u32> {
     for _ in 0..random.random_range(1..=6) {
         failing.push(number);
         // Often several in a row, as a failing disk has it.
-        number += if random.random_range(0..2) == 0 { 1 } else { random.random_range(1..25) };
+        number += if random.random_range(0..2) == 0 {
+            1
+        } else {
+            random.random_range(1..25)
+        };
     }
     failing
 }
@@ -312,8 +362,16 @@ fn work(plan: Plan, leg: u32, random: &mut StdRng) -> Work {
     let prunes_beside = !plan.long && random.random_range(0..6) == 0;
     Work {
         seed: random.random(),
-        commits: if plan.long { 60 } else { random.random_range(2..=40) },
-        batch: if plan.long { 4_000 } else { [8, 30, 90][random.random_range(0..3)] },
+        commits: if plan.long {
+            60
+        } else {
+            random.random_range(2..=40)
+        },
+        batch: if plan.long {
+            4_000
+        } else {
+            [8, 30, 90][random.random_range(0..3)]
+        },
         prunes: plan.long || (!prunes_beside && leg > 0 && random.random_range(0..2) == 0),
         prunes_beside,
     }

@@ -72,11 +72,21 @@ pub(super) fn check(
     let path = folder.join(DATABASE);
     let mut store = match Store::open(&path, &devices.ids, &Options::default()) {
         Ok(store) => store,
-        Err(error) => return Verdict::Refused { error, at_opening: true },
+        Err(error) => {
+            return Verdict::Refused {
+                error,
+                at_opening: true,
+            };
+        }
     };
     let (found, loaded) = match read(&path, &mut store) {
         Ok(read) => read,
-        Err(error) => return Verdict::Refused { error, at_opening: false },
+        Err(error) => {
+            return Verdict::Refused {
+                error,
+                at_opening: false,
+            };
+        }
     };
     let mut held = match known.compare(&found, extent) {
         Ok(known) => Held {

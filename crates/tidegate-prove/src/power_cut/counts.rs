@@ -16,6 +16,7 @@ const SHOWN: usize = 20;
 pub(super) struct Counts {
     pub(super) scenarios: u64,
     pub(super) failing_syncs: u64,
+    pub(super) kills: u64,
     pub(super) log_started_over: u64,
     pub(super) replays_refused: u64,
     pub(super) damage_without_object: u64,
@@ -72,7 +73,10 @@ impl Counts {
                 }) += 1;
                 if !is_clear(&error) {
                     let error = describe(&error);
-                    self.violation(format!("{place}, {}: refused, but unclear: {error}", kind.describe()));
+                    self.violation(format!(
+                        "{place}, {}: refused, but unclear: {error}",
+                        kind.describe()
+                    ));
                 }
             }
             Verdict::Wrong(wrong) => self.violation(format!("{place}, {}: {wrong}", kind.describe())),
@@ -93,6 +97,7 @@ impl Counts {
     pub(super) fn add(&mut self, other: Self) {
         self.scenarios += other.scenarios;
         self.failing_syncs += other.failing_syncs;
+        self.kills += other.kills;
         self.log_started_over += other.log_started_over;
         self.replays_refused += other.replays_refused;
         self.damage_without_object += other.damage_without_object;
@@ -128,7 +133,10 @@ impl Counts {
         running.count("of them: names durable with their folder only", self.strict_names);
         for (generation, count) in &self.by_generation {
             if *generation > 1 {
-                running.count(&format!("of them: cut number {generation} of the same database"), *count);
+                running.count(
+                    &format!("of them: cut number {generation} of the same database"),
+                    *count,
+                );
             }
         }
         running.count("of them: in the middle of a recovery", self.in_recovery);
@@ -136,16 +144,32 @@ impl Counts {
         running.count("unsynced writes torn", self.harm.torn_writes);
         running.count("sectors zeroed, bit-flipped or garbage", self.harm.spoilt_sectors);
         running.count("file names lost or back again", self.harm.lost_names);
-        running.count("syncs that failed", self.failing_syncs);
+        running.count("syncs that were to fail", self.failing_syncs);
+        running.count(
+            "workers that were to be killed, and the power cut later",
+            self.kills,
+        );
         running.count("scenarios recorded", self.scenarios);
-        running.count("times that the log had started over in place", self.log_started_over);
+        running.count(
+            "times that the log had started over in place",
+            self.log_started_over,
+        );
         running.count("recoveries that hold what was acknowledged", self.recovered);
         running.count("acknowledged readings compared", self.readings);
         running.count("replays offered and refused", self.replays_refused);
         let trials = |pick: fn(&Outcomes) -> u64| self.damages.values().map(pick).sum::<u64>();
-        running.count("files damaged otherwise, and refused at opening", trials(|of| of.refused_at_opening));
-        running.count("files damaged otherwise, and refused when read", trials(|of| of.refused_at_reading));
-        running.count("files damaged otherwise, and no harm done", trials(|of| of.harmless));
+        running.count(
+            "files damaged otherwise, and refused at opening",
+            trials(|of| of.refused_at_opening),
+        );
+        running.count(
+            "files damaged otherwise, and refused when read",
+            trials(|of| of.refused_at_reading),
+        );
+        running.count(
+            "files damaged otherwise, and no harm done",
+            trials(|of| of.harmless),
+        );
         for (kind, of) in &self.damages {
             running.note(&format!(
                 "{}: {} refused at opening, {} when read, {} harmless.",

@@ -183,7 +183,9 @@ fn stale(bytes: Option<&mut Vec<u8>>, earlier: Option<&Vec<u8>>, random: &mut St
     };
     let both = (bytes.len() / PAGE).min(earlier.len() / PAGE);
     let page = |bytes: &[u8], page: usize| bytes[page * PAGE..(page + 1) * PAGE].to_vec();
-    let changed: Vec<_> = (1..both).filter(|at| page(bytes, *at) != page(earlier, *at)).collect();
+    let changed: Vec<_> = (1..both)
+        .filter(|at| page(bytes, *at) != page(earlier, *at))
+        .collect();
     if changed.is_empty() {
         return false;
     }
@@ -217,6 +219,9 @@ fn safety_pages(image: &Image, folder: &Path) -> Result<Vec<usize>> {
         .query_map([], |row| row.get::<_, u32>(0).map(|page| page as usize))?
         .collect::<rusqlite::Result<Vec<usize>>>()?;
     anyhow::ensure!(!pages.is_empty(), "no page holds a replay state");
-    connection.close().map_err(|(_, error)| error).context("cannot close")?;
+    connection
+        .close()
+        .map_err(|(_, error)| error)
+        .context("cannot close")?;
     Ok(pages)
 }

@@ -48,7 +48,8 @@ impl Devices {
         let device = |number: u32| {
             let id = DeviceId::new(&format!("device-{number:03}")).expect("a sound name");
             Device {
-                message_id: MessageDeviceId::new(&format!("HYDROLOGIC-Device-{number:03}")).expect("a sound name"),
+                message_id: MessageDeviceId::new(&format!("HYDROLOGIC-Device-{number:03}"))
+                    .expect("a sound name"),
                 topic_segment: id.to_string(),
                 zone: zone.clone(),
                 class: "water-inlet".into(),
@@ -56,7 +57,11 @@ impl Devices {
                 keys: vec![(KeyEpoch(0), MacKey::derive(&root, &id, KeyEpoch(0)))],
                 format: Format::JsonV1,
                 strict_sequence: false,
-                window: if number.is_multiple_of(3) { Window::SixtyFour } else { Window::None },
+                window: if number.is_multiple_of(3) {
+                    Window::SixtyFour
+                } else {
+                    Window::None
+                },
                 quota_per_s: u32::MAX,
                 id,
             }

@@ -78,7 +78,11 @@ impl Cut {
     pub(super) fn random(random: &mut StdRng) -> Self {
         Self {
             loss: Loss::ALL[random.random_range(0..Loss::ALL.len())],
-            sector: if random.random_range(0..2) == 0 { 512 } else { 4_096 },
+            sector: if random.random_range(0..2) == 0 {
+                512
+            } else {
+                4_096
+            },
             powersafe: random.random_range(0..3) == 0,
             lengths_first: random.random_range(0..4) == 0,
             strict_names: random.random_range(0..2) == 0,
@@ -98,8 +102,15 @@ pub(super) struct Harm {
 
 #[derive(Debug, Clone)]
 enum Pending {
-    Write { at: usize, offset: usize, data: Range<usize> },
-    Length { at: usize, length: usize },
+    Write {
+        at: usize,
+        offset: usize,
+        data: Range<usize>,
+    },
+    Length {
+        at: usize,
+        length: usize,
+    },
 }
 
 #[derive(Debug, Clone, Default)]
@@ -224,7 +235,10 @@ impl Disk {
             }
             bytes
         };
-        names.into_iter().map(|(name, file)| (name, live(&self.files[file]))).collect()
+        names
+            .into_iter()
+            .map(|(name, file)| (name, live(&self.files[file])))
+            .collect()
     }
 
     /// What is on the disk after the power was cut.
@@ -235,7 +249,12 @@ impl Disk {
         let until = random.random_range(self.at.saturating_sub(40)..=self.at);
         let image = names
             .into_iter()
-            .map(|(name, file)| (name, self.files[file].after(&self.data, cut, until, random, &mut harm)))
+            .map(|(name, file)| {
+                (
+                    name,
+                    self.files[file].after(&self.data, cut, until, random, &mut harm),
+                )
+            })
             .collect();
         (image, harm)
     }
@@ -276,7 +295,9 @@ impl NameChange {
 impl Pending {
     fn apply(&self, bytes: &mut Vec<u8>, data: &[u8]) {
         match self {
-            Self::Write { offset, data: range, .. } => write(bytes, *offset, &data[range.clone()]),
+            Self::Write {
+                offset, data: range, ..
+            } => write(bytes, *offset, &data[range.clone()]),
             Self::Length { length, .. } => bytes.resize(*length, 0),
         }
     }
@@ -294,7 +315,9 @@ impl File {
     fn sync(&mut self, data: &[u8]) {
         for pending in std::mem::take(&mut self.pending) {
             match &pending {
-                Pending::Write { offset, data: range, .. } => self.replace_orphans(*offset..*offset + range.len()),
+                Pending::Write {
+                    offset, data: range, ..
+                } => self.replace_orphans(*offset..*offset + range.len()),
                 Pending::Length { length, .. } => self.replace_orphans(*length..usize::MAX),
             }
             pending.apply(&mut self.durable, data);
@@ -305,7 +328,9 @@ impl File {
     fn fail_sync(&mut self, data: &[u8]) {
         for pending in std::mem::take(&mut self.pending) {
             match pending {
-                Pending::Write { offset, data: range, .. } => {
+                Pending::Write {
+                    offset, data: range, ..
+                } => {
                     self.replace_orphans(offset..offset + range.len());
                     self.orphans.push((offset, data[range].to_vec()));
                 }
@@ -347,7 +372,9 @@ impl File {
         }
         for pending in &self.pending {
             if cut.lengths_first
-                && let Pending::Write { offset, data: range, .. } = pending
+                && let Pending::Write {
+                    offset, data: range, ..
+                } = pending
                 && bytes.len() < *offset + range.len()
             {
                 bytes.resize(*offset + range.len(), 0);
@@ -363,9 +390,10 @@ impl File {
                 Loss::Writes | Loss::Sectors | Loss::Garbage => percent < cut.kept_percent,
             };
             match pending {
-                Pending::Write { offset, data: range, .. }
-                    if matches!(cut.loss, Loss::Sectors | Loss::Garbage)
-                        || (cut.loss == Loss::Tail && at == until) =>
+                Pending::Write {
+                    offset, data: range, ..
+                } if matches!(cut.loss, Loss::Sectors | Loss::Garbage)
+                    || (cut.loss == Loss::Tail && at == until) =>
                 {
                     tear(&mut bytes, *offset, &data[range.clone()], cut, random, harm);
                 }

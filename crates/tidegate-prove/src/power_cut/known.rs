@@ -52,7 +52,7 @@ pub(super) enum Extent {
 
 impl Known {
     /// Takes the next mark; `later` are those after it.
-    pub(super) fn hear<'m>(&mut self, mark: &Mark, mut later: impl Iterator<Item = &'m Mark>) {
+    pub(super) fn hear<'m>(&mut self, mark: &Mark, later: impl Iterator<Item = &'m Mark>) {
         match mark {
             Mark::Try(attempt) => {
                 self.shown = self.shown.max(attempt.next_event);
@@ -78,17 +78,20 @@ impl Known {
                 self.doubtful.clear();
             }
             Mark::Prune => {
-                let pruned = later.find_map(|mark| match mark {
-                    Mark::Pruned { readings } => Some(*readings),
-                    _ => None,
-                });
+                // Only from the same worker.
+                let pruned = later
+                    .take_while(|mark| !matches!(mark, Mark::Started))
+                    .find_map(|mark| match mark {
+                        Mark::Pruned { readings } => Some(*readings),
+                        _ => None,
+                    });
                 // Without an answer it may have deleted anything.
                 let most = pruned.flatten().unwrap_or(u64::MAX);
                 self.may_be_pruned = self.may_be_pruned.saturating_add(most);
                 self.events_pruned = true;
             }
             Mark::Pruned { readings } => self.pruned += readings.unwrap_or(0),
-            Mark::Failed | Mark::Replayed { .. } | Mark::Closed => {}
+            Mark::Started | Mark::Failed | Mark::Replayed { .. } | Mark::Closed => {}
         }
     }
 
@@ -148,13 +151,18 @@ impl Known {
         }
         if rows.len() != expected.len() {
             let (found, expected) = (rows.len(), expected.len());
-            return Some(format!("{expected} readings were acknowledged and not deleted, {found} are there"));
+            return Some(format!(
+                "{expected} readings were acknowledged and not deleted, {found} are there"
+            ));
         }
         if found.states != self.states {
             return Some("a replay state is not that of the device's last acknowledged reading".into());
         }
         if found.floor != self.floor {
-            return Some(format!("the clock floor is {:?}, and was {:?}", found.floor, self.floor));
+            return Some(format!(
+                "the clock floor is {:?}, and was {:?}",
+                found.floor, self.floor
+            ));
         }
         if extent == Extent::Promised {
             return None;
@@ -166,7 +174,11 @@ impl Known {
             ));
         }
         if !self.events_pruned && found.events != self.events {
-            return Some(format!("{} events are there of {}", found.events.len(), self.events.len()));
+            return Some(format!(
+                "{} events are there of {}",
+                found.events.len(),
+                self.events.len()
+            ));
         }
         if found.next_event < self.shown {
             return Some(format!("event number {} was used already", found.next_event));
@@ -185,7 +197,11 @@ impl Known {
 
     /// A message of the device that none has come before.
     pub(super) fn next_of(&self, devices: &Devices, device: u32, timestamp: Timestamp) -> Said {
-        let used = self.rows.iter().filter(|row| row.device == device).map(|row| row.sequence);
+        let used = self
+            .rows
+            .iter()
+            .filter(|row| row.device == device)
+            .map(|row| row.sequence);
         debug_assert!((device as usize) < devices.ids.len());
         Said {
             device: DeviceIndex(device),

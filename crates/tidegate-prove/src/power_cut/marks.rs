@@ -9,6 +9,8 @@ pub(super) const FILE: &str = "marks";
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Mark {
+    /// A worker has started.
+    Started,
     /// The store is open, and has counted so much.
     Opened { accepted: u64, blocked: u64 },
     /// A commit or a flush begins.

@@ -18,14 +18,30 @@ const IGNORED: [&str; 2] = ["-shm", marks::FILE];
 /// A change of the files, in terms of the folder's files numbered over all workers.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
-    Created { file: usize, name: String },
+    Created {
+        file: usize,
+        name: String,
+    },
     /// Bytes of the record's data.
-    Wrote { file: usize, offset: u64, data: Range<usize> },
-    Truncated { file: usize, length: u64 },
-    Synced { file: usize },
+    Wrote {
+        file: usize,
+        offset: u64,
+        data: Range<usize>,
+    },
+    Truncated {
+        file: usize,
+        length: u64,
+    },
+    Synced {
+        file: usize,
+    },
     /// The kernel takes what was to be synced for clean, and it may not be on the disk.
-    SyncFailed { file: usize },
-    Unlinked { name: String },
+    SyncFailed {
+        file: usize,
+    },
+    Unlinked {
+        name: String,
+    },
     FolderSynced,
     /// Nothing happened to the files: the worker said something.
     Said(Mark),
@@ -154,6 +170,18 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N]> {
     Ok(*first)
 }
 
+/// What befalls a worker.
+#[derive(Debug, Default)]
+pub(super) struct Fate {
+    /// Numbers of the syncs that fail, from 1 and rising.
+    pub(super) failing_syncs: Vec<u32>,
+    /// The number of the change at which it is killed, from 1.
+    pub(super) killed_at: Option<u32>,
+}
+
+/// The exit code of a worker that the recorder has killed.
+const KILLED: i32 = 87;
+
 /// Runs workers.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -181,11 +209,10 @@ impl Recorder {
         Ok(Self { library })
     }
 
-    /// Runs a worker in `folder` and adds what it did to `record`. Syncs whose numbers are in
-    /// `failing` (from 1, rising) fail.
-    pub(super) fn run(&self, folder: &Path, work: Work, failing: &[u32], record: &mut Record) -> Result<()> {
+    /// Runs a worker in `folder` and adds what it did to `record`.
+    pub(super) fn run(&self, folder: &Path, work: Work, fate: &Fate, record: &mut Record) -> Result<()> {
         let to = folder.with_extension("record");
-        let failing_text: Vec<String> = failing.iter().map(u32::to_string).collect();
+        let failing: Vec<String> = fate.failing_syncs.iter().map(u32::to_string).collect();
         let output = Command::new(std::env::current_exe()?)
             .args(["power-cut", "--worker"])
             .arg(folder)
@@ -194,18 +221,25 @@ impl Recorder {
             .env("LD_PRELOAD", &self.library)
             .env("TIDEGATE_RECORD_FOLDER", folder)
             .env("TIDEGATE_RECORD_TO", &to)
-            .env("TIDEGATE_FAIL_SYNCS", failing_text.join(","))
+            .env("TIDEGATE_FAIL_SYNCS", failing.join(","))
+            .env("TIDEGATE_KILL_AT", fate.killed_at.unwrap_or(0).to_string())
             .output()
             .context("cannot start a worker")?;
-        // Where syncs fail the worker may fail with them.
+        let ended = match output.status.code() {
+            Some(0) => true,
+            // Where syncs fail the worker may fail with them.
+            Some(1) => !failing.is_empty(),
+            code => code == Some(KILLED) && fate.killed_at.is_some(),
+        };
         ensure!(
-            output.status.success() || (!failing.is_empty() && output.status.code() == Some(1)),
+            ended,
             "the worker of seed {} ended with {}: {}",
             work.seed,
             output.status,
             String::from_utf8_lossy(&output.stderr)
         );
-        let raw = std::fs::read(&to).context("the recorder has written nothing: is the program linked statically?")?;
+        let raw = std::fs::read(&to)
+            .context("the recorder has written nothing: is the program linked statically?")?;
         std::fs::remove_file(&to)?;
         record.add(&raw)
     }

@@ -6,6 +6,7 @@
  * Environment:
  *   TIDEGATE_RECORD_FOLDER  the folder, as an absolute path without symbolic links
  *   TIDEGATE_RECORD_TO      the file that the record is written to, elsewhere
+ *   TIDEGATE_KILL_AT        the process ends at the change of this number, from 1, as if by kill -9
  *   TIDEGATE_FAIL_SYNCS     numbers of syncs, from 1 and rising, that fail with EIO; e.g. 3,4,17
  *
  * Record, numbers little-endian: kind (1 byte), file (4), offset or length (8), bytes of data (4), data.
@@ -41,7 +42,7 @@ static size_t folder_length;
 static uint32_t file_of[MAX_FDS];
 static char *name_of[MAX_FILES];
 static uint32_t files;
-static unsigned long syncs;
+static unsigned long syncs, changes, kill_at;
 static const char *fail_at;
 static char buffer[1 << 20];
 static size_t buffered;
@@ -81,11 +82,17 @@ static void record(enum kind kind, uint32_t file, uint64_t offset, const void *d
     put(&offset, 8);
     put(&length, 4);
     put(data, length);
+    if (++changes == kill_at) {
+        flush();
+        syscall(SYS_exit_group, 87);
+    }
 }
 
 __attribute__((constructor)) static void begin(void) {
     const char *of = getenv("TIDEGATE_RECORD_FOLDER"), *to = getenv("TIDEGATE_RECORD_TO");
+    const char *kill = getenv("TIDEGATE_KILL_AT");
     fail_at = getenv("TIDEGATE_FAIL_SYNCS");
+    if (kill) kill_at = strtoul(kill, NULL, 10);
     if (!of || !to) return;
     folder_length = strlen(of);
     if (folder_length >= sizeof folder) die("recorder: the folder's path is too long\n");

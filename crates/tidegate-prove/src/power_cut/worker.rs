@@ -1,15 +1,15 @@
 //! The process whose changes are recorded: opens the store as the gateway does, commits, prunes,
 //! closes, and says so.
 
-use super::devices::{Devices, Said, START, bytes_hash, expected_hash};
+use super::devices::{Devices, START, Said, bytes_hash, expected_hash};
 use super::marks::{self, Attempt, Mark, Row};
 use anyhow::{Context, Result};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use serde::{Deserialize, Serialize};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -65,6 +65,7 @@ pub(super) fn run(folder: &Path, work: Work) -> Result<()> {
         last_received: START,
         work,
     };
+    worker.marks.say(&Mark::Started)?;
     let beside = work.prunes_beside.then(|| {
         let (marks, path) = (worker.marks.clone(), worker.path.clone());
         std::thread::spawn(move || prune_beside(&marks, &path, work.commits))
@@ -135,17 +136,26 @@ impl Worker<'_> {
                 continue;
             }
             // Many small groups and a few large ones.
-            let most = if self.random.random_range(0..6) == 0 { self.work.batch } else { 4 };
+            let most = if self.random.random_range(0..6) == 0 {
+                self.work.batch
+            } else {
+                4
+            };
             for _ in 0..self.random.random_range(1..=most) {
                 self.now = self.now.plus(PACE);
                 let device = DeviceIndex(self.random.random_range(0..next.len() as u32));
                 let said = Said {
                     device,
                     sequence: next[device.0 as usize],
-                    timestamp: self.now.minus(Duration::from_micros(self.random.random_range(0..1_000))),
+                    timestamp: self
+                        .now
+                        .minus(Duration::from_micros(self.random.random_range(0..1_000))),
                 };
                 let outcome = guard.admit(self.devices.verified(said, self.now), self.now);
-                anyhow::ensure!(outcome == Outcome::Admitted, "a new message was not admitted: {outcome:?}");
+                anyhow::ensure!(
+                    outcome == Outcome::Admitted,
+                    "a new message was not admitted: {outcome:?}"
+                );
                 next[device.0 as usize] += 1;
             }
             // What is refused because the disk failed is lost, and its numbers with it.
@@ -196,10 +206,15 @@ impl Worker<'_> {
         })?;
         let (mut refused, mut accepted) = (0, 0);
         for row in newest {
-            let (Some(id), Some(sequence), Some(timestamp)) = (row.device, row.sequence, row.timestamp) else {
+            let (Some(id), Some(sequence), Some(timestamp)) = (row.device, row.sequence, row.timestamp)
+            else {
                 continue;
             };
-            let device = self.devices.registry.by_id(&id).context("a reading of a stranger")?;
+            let device = self
+                .devices
+                .registry
+                .by_id(&id)
+                .context("a reading of a stranger")?;
             let said = Said {
                 device,
                 sequence,
@@ -323,7 +338,10 @@ fn prune_beside(marks: &Marks, path: &Path, times: u32) -> Result<()> {
         // The store may not have made it yet.
         if path.with_file_name(format!("{DATABASE}-wal")).exists() {
             let max_bytes = Some(70_000 + u64::from(round) * 2_000);
-            let retention = Retention { max_age: None, max_bytes };
+            let retention = Retention {
+                max_age: None,
+                max_bytes,
+            };
             prune(marks, path, START, &retention)?;
         }
         std::thread::yield_now();
@@ -337,7 +355,9 @@ fn prune(marks: &Marks, path: &Path, now: Timestamp, retention: &Retention) -> R
         return Ok(());
     };
     marks.say(&Mark::Prune)?;
-    let pruned = maintenance.checkpoint().and_then(|()| maintenance.prune(now, retention));
+    let pruned = maintenance
+        .checkpoint()
+        .and_then(|()| maintenance.prune(now, retention));
     marks.say(&Mark::Pruned {
         readings: pruned.ok().map(|pruned| pruned.readings),
     })

@@ -43,14 +43,14 @@ struct Target {
 const TARGETS: [Target; 6] = [
     Target {
         name: "json_v1",
-        share: 300,
+        share: 350,
         max_length: 2_048,
         dictionary: Some("json"),
         program: false,
     },
     Target {
         name: "cose_v1",
-        share: 450,
+        share: 350,
         max_length: 512,
         dictionary: None,
         program: false,
@@ -64,21 +64,21 @@ const TARGETS: [Target; 6] = [
     },
     Target {
         name: "verify",
-        share: 20,
+        share: 30,
         max_length: 1_024,
         dictionary: None,
         program: false,
     },
     Target {
         name: "configuration",
-        share: 15,
+        share: 35,
         max_length: 8_192,
         dictionary: Some("configuration"),
         program: true,
     },
     Target {
         name: "registry",
-        share: 15,
+        share: 35,
         max_length: 4_096,
         dictionary: Some("registry"),
         program: true,

@@ -66,11 +66,19 @@ impl Mutants {
         let listed = self.listed()?;
         if self.files.is_empty() {
             for stale in explained.without_mutant(&listed) {
-                running.violation(format!("{EXPLAINED} explains a mutant that does not exist: {stale}"));
+                running.violation(format!(
+                    "{EXPLAINED} explains a mutant that does not exist: {stale}"
+                ));
             }
         }
         running.count("mutants", listed.len() as u64);
-        running.count("explained", listed.iter().filter(|mutant| explained.reason(mutant).is_some()).count() as u64);
+        running.count(
+            "explained",
+            listed
+                .iter()
+                .filter(|mutant| explained.reason(mutant).is_some())
+                .count() as u64,
+        );
         if !self.list {
             self.test(listed.len(), &explained, &mut running)?;
         }
@@ -84,9 +92,13 @@ impl Mutants {
         let outcomes = folder.join("mutants.out/outcomes.json");
         // What an earlier run has left would be taken for this one's.
         if outcomes.exists() {
-            std::fs::remove_file(&outcomes).with_context(|| format!("cannot remove {}", outcomes.display()))?;
+            std::fs::remove_file(&outcomes)
+                .with_context(|| format!("cannot remove {}", outcomes.display()))?;
         }
-        let mut child = self.command(all, &folder).spawn().context("cannot run cargo mutants")?;
+        let mut child = self
+            .command(all, &folder)
+            .spawn()
+            .context("cannot run cargo mutants")?;
         let ended = watch(&mut child, &outcomes, all, &stop)?;
         let outcomes = Outcomes::read(&outcomes)?;
         ensure!(
@@ -95,7 +107,10 @@ impl Mutants {
             folder.join("mutants.out/log/baseline.log").display()
         );
         let interrupted = stop.load(Ordering::Relaxed);
-        ensure!(interrupted || ended.is_some_and(|code| RAN.contains(&code)), "cargo mutants failed");
+        ensure!(
+            interrupted || ended.is_some_and(|code| RAN.contains(&code)),
+            "cargo mutants failed"
+        );
         judge(&outcomes, explained, running);
         if interrupted {
             running.note("Interrupted.");
@@ -106,7 +121,13 @@ impl Mutants {
     fn command(&self, all: usize, output: &Path) -> Command {
         let mut command = self.cargo_mutants();
         command
-            .args(["--jobs", &self.jobs.to_string(), "--no-shuffle", "--colors", "never"])
+            .args([
+                "--jobs",
+                &self.jobs.to_string(),
+                "--no-shuffle",
+                "--colors",
+                "never",
+            ])
             .arg("--output")
             .arg(output)
             .stdout(Stdio::null());
@@ -114,7 +135,12 @@ impl Mutants {
             command.args(["--shard", shard]);
         } else if let Some(runs) = self.runs {
             let parts = all.div_ceil(runs as usize).max(1);
-            command.args(["--shard", &format!("{}/{parts}", self.seed as usize % parts), "--sharding", "round-robin"]);
+            command.args([
+                "--shard",
+                &format!("{}/{parts}", self.seed as usize % parts),
+                "--sharding",
+                "round-robin",
+            ]);
         }
         command
     }
@@ -131,7 +157,8 @@ impl Mutants {
             output.status.success(),
             "cannot list mutants; `cargo install cargo-mutants --locked` brings the tool"
         );
-        serde_json::from_slice(&output.stdout).context("cargo mutants lists them in another form than expected")
+        serde_json::from_slice(&output.stdout)
+            .context("cargo mutants lists them in another form than expected")
     }
 
     fn cargo_mutants(&self) -> Command {
@@ -155,8 +182,12 @@ fn watch(child: &mut Child, outcomes: &Path, all: usize, stop: &AtomicBool) -> R
         }
         // The file is written anew after each mutant, and may be read in between.
         if let Ok(outcomes) = Outcomes::read(outcomes) {
-            let [caught, missed] = [Summary::CaughtMutant, Summary::MissedMutant].map(|kind| outcomes.count(kind));
-            bar.set_message(format!("{} of {all}: {caught} caught, {missed} missed", outcomes.tested()));
+            let [caught, missed] =
+                [Summary::CaughtMutant, Summary::MissedMutant].map(|kind| outcomes.count(kind));
+            bar.set_message(format!(
+                "{} of {all}: {caught} caught, {missed} missed",
+                outcomes.tested()
+            ));
         }
         bar.tick();
         if stop.load(Ordering::Relaxed) {
@@ -170,8 +201,14 @@ fn watch(child: &mut Child, outcomes: &Path, all: usize, stop: &AtomicBool) -> R
 fn judge(outcomes: &Outcomes, explained: &Explained, running: &mut Running) {
     running.count("tested", outcomes.tested());
     running.count("caught by a failing test", outcomes.count(Summary::CaughtMutant));
-    running.count("caught because the tests no longer end", outcomes.count(Summary::Timeout));
-    running.count("not viable: they do not compile", outcomes.count(Summary::Unviable));
+    running.count(
+        "caught because the tests no longer end",
+        outcomes.count(Summary::Timeout),
+    );
+    running.count(
+        "not viable: they do not compile",
+        outcomes.count(Summary::Unviable),
+    );
     let mut equivalent = 0;
     for mutant in outcomes.missed() {
         match explained.reason(mutant) {

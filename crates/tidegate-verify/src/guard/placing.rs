@@ -163,10 +163,9 @@ fn left_unused(state: &DeviceState, asked: &Asked<'_>) -> u64 {
 /// Puts an admitted message into its device's state.
 pub(super) fn settle(state: &mut DeviceState, asked: &Asked<'_>) {
     let message = asked.message;
+    // At the mark, or within the window below it.
     let behind = state.mark.get() - asked.sequence.get();
-    if behind < 64 {
-        state.window |= 1 << behind;
-    }
+    state.window |= 1 << behind;
     state.newest = state.newest.max(asked.timestamp);
     state.session = message.session;
     if message.epoch > state.epoch {

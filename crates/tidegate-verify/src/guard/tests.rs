@@ -437,3 +437,151 @@ fn failed_commit_does_not_retire_a_key() {
     gateway.log.failing = false;
     assert_eq!(gateway.send(boot(1, 2, NOW)), accepted());
 }
+
+#[test]
+fn registered_device_takes_192_bytes() {
+    assert_eq!(ReplayGuard::BYTES_PER_DEVICE, 192);
+}
+
+#[test]
+fn window_ends_63_below_the_mark_also_after_a_step_of_its_whole_width() {
+    for step in [63, 64] {
+        let mut gateway = Gateway::new(|device| device.window = Window::SixtyFour);
+        assert_eq!(gateway.send(boot(1, 100, NOW)), accepted());
+        let missing = step - 1;
+        let mark = 100 + step;
+        assert_eq!(
+            gateway.send(boot(1, mark, NOW)),
+            Ok(vec![Notice::Gap { missing }])
+        );
+        let other = Said {
+            flow: 1.0,
+            ..boot(1, 100, NOW)
+        };
+        assert_eq!(gateway.send(other), Err(vec![Reason::SeqConflict]));
+        assert_eq!(gateway.send(boot(1, mark - 62, NOW)), accepted());
+        if step == 64 {
+            assert_eq!(gateway.send(boot(1, mark - 63, NOW)), accepted());
+        }
+    }
+}
+
+#[test]
+fn refusal_says_how_old_how_far_ahead_which_key_or_which_sequence() {
+    let mut gateway = Gateway::new(|_| {});
+    gateway.guard.clock = Clock::new(None, NOW.minus(50 * SECOND));
+    let detail = |gateway: &mut Gateway, said: Said| match gateway.admit(&said.signed()) {
+        Outcome::Refused(refusal) => {
+            assert_eq!(refusal.device, Some(DeviceIndex(0)));
+            refusal.detail
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        detail(&mut gateway, boot(1, 1, NOW.minus(40 * SECOND))),
+        "40.0 s old"
+    );
+    let ahead = boot(1, 1, NOW.plus(Duration::from_millis(7_500)));
+    assert_eq!(detail(&mut gateway, ahead), "7.5 s ahead");
+    gateway.guard.clock = Clock::new(None, NOW);
+    assert_eq!(
+        detail(&mut gateway, boot(1, 1, NOW.minus(8 * SECOND))),
+        "8.0 s old"
+    );
+    let renewed = Said {
+        epoch: Some(1),
+        ..boot(1, 5, NOW)
+    };
+    assert_eq!(gateway.send(renewed), accepted());
+    assert_eq!(
+        detail(&mut gateway, boot(1, 6, NOW)),
+        "key epoch 0; a newer one is in use"
+    );
+    let below = Said {
+        sequence: 4,
+        ..renewed
+    };
+    assert_eq!(detail(&mut gateway, below), "sequence 4");
+}
+
+#[test]
+fn message_that_no_verifier_would_pass_is_refused_and_does_not_panic() {
+    let mut gateway = Gateway::new(|_| {});
+    let topic = topic(1);
+    let payload = boot(1, 1, NOW).signed();
+    let delivery = Delivery {
+        topic: &topic,
+        payload: &payload,
+        retained: false,
+        principal: &Principal::Broker,
+        session: SessionId(1),
+        resumed: false,
+        detached: None,
+    };
+    let verified = gateway.verifier.verify(Unverified::new(delivery), NOW).unwrap();
+    let mut reason = |change: fn(&mut Message)| {
+        let mut message = verified.get().clone();
+        change(&mut message);
+        match gateway.guard.admit(Verified::attest(message), NOW) {
+            Outcome::Refused(refusal) => refusal.reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(reason(|message| message.device = None), Reason::BadSchema);
+    assert_eq!(
+        reason(|message| message.reading.sequence = None),
+        Reason::BadSchema
+    );
+    assert_eq!(
+        reason(|message| message.reading.timestamp = None),
+        Reason::BadSchema
+    );
+    assert_eq!(
+        reason(|message| message.device = Some(DeviceIndex(2))),
+        Reason::UnknownDevice
+    );
+    assert_eq!(gateway.guard.admit(verified, NOW), Outcome::Admitted);
+}
+
+#[test]
+fn guards_are_alike_exactly_when_they_decide_alike() {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    let alike = |a: &ReplayGuard, b: &ReplayGuard| {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        hasher.hash_one(a) == hasher.hash_one(b)
+    };
+    let mut gateway = Gateway::new(|_| {});
+    assert_eq!(gateway.guard.state(DeviceIndex(0)), None);
+    let mut before = gateway.guard.clone();
+    assert!(alike(&gateway.guard, &before));
+    // Admitted, committed, clock and copies: each makes a difference.
+    assert_eq!(gateway.admit(&boot(1, 7, NOW).signed()), Outcome::Admitted);
+    assert!(!alike(&gateway.guard, &before));
+    before = gateway.guard.clone();
+    assert!(alike(&gateway.guard, &before));
+    gateway.guard.commit(&mut gateway.log).unwrap();
+    assert!(!alike(&gateway.guard, &before));
+    before = gateway.guard.clone();
+    assert_eq!(gateway.send(boot(1, 7, NOW)), Err(vec![Reason::Duplicate]));
+    assert!(!alike(&gateway.guard, &before));
+    before = gateway.guard.clone();
+    gateway.guard.clock.confirm(NOW.plus(SECOND));
+    assert!(!alike(&gateway.guard, &before));
+    let state = gateway.guard.state(DeviceIndex(0)).unwrap();
+    assert_eq!((state.mark().get(), state.newest()), (7, NOW));
+    assert_eq!(gateway.guard.state(DeviceIndex(2)), None);
+}
+
+#[test]
+fn fetching_decides_about_nothing_whatever_is_fetched() {
+    let mut gateway = Gateway::new(|_| {});
+    assert_eq!(gateway.send(boot(1, 7, NOW)), accepted());
+    let before = gateway.snapshot();
+    gateway.guard.fetch([0, 1, 2, u32::MAX].map(DeviceIndex));
+    let topics: Vec<_> = (0..200).map(topic).collect();
+    gateway
+        .verifier
+        .fetch(topics.iter().map(String::as_str).chain(["", "nowhere"]));
+    assert_eq!(gateway.snapshot(), before);
+    assert_eq!(gateway.send(boot(1, 8, NOW)), accepted());
+}

@@ -311,3 +311,119 @@ fn unprotected_levels_take_unsigned_and_forged_messages_but_not_junk() {
     assert_eq!(verdict("elsewhere", forged).unwrap_err(), Reason::TopicInvalid);
     assert_eq!(verdict(&topic(1), b"junk").unwrap_err(), Reason::Malformed);
 }
+
+#[test]
+fn certificate_that_speaks_for_another_device_uses_up_its_own_quota() {
+    let devices = [1, 2].map(|number| {
+        let mut device = device(number);
+        device.quota_per_s = 1;
+        device
+    });
+    let verifier = Verifier::new(Arc::new(with_devices(devices.into())), Protection::Signed, MAX);
+    let reason = |number, principal: &Principal| {
+        let (topic, payload) = (topic(number), payload());
+        let delivery = Delivery {
+            topic: &topic,
+            payload: &payload,
+            retained: false,
+            principal,
+            session: SessionId(1),
+            resumed: false,
+            detached: None,
+        };
+        let verdict = verifier.verify(Unverified::new(delivery), NOW);
+        verdict.err().map(|refusal| (refusal.reason, refusal.device))
+    };
+    let (own, other) = (principal(1, Role::Device), principal(2, Role::Device));
+    let mismatch = Some((Reason::IdentityMismatch, Some(DeviceIndex(0))));
+    let limited = Some((Reason::RateLimited, Some(DeviceIndex(1))));
+    assert_eq!(reason(1, &other), mismatch);
+    assert_eq!(reason(1, &other), limited);
+    assert_eq!(reason(1, &own), None);
+    assert_eq!(reason(1, &own), Some((Reason::RateLimited, Some(DeviceIndex(0)))));
+    // Nobody that is registered: the quota of strangers.
+    let stranger = principal(3, Role::Device);
+    for _ in 0..1_000 {
+        assert_eq!(reason(1, &stranger), mismatch);
+    }
+    assert_eq!(reason(1, &stranger), Some((Reason::RateLimited, None)));
+}
+
+#[test]
+fn verifier_of_the_next_registry_keeps_its_limits_and_learns_the_new_devices() {
+    let policy = GuardPolicy {
+        window: std::time::Duration::from_secs(1),
+        ..GuardPolicy::default()
+    };
+    let first = Verifier::new(Arc::new(registry(1)), Protection::Signed, 500)
+        .with_policy(policy)
+        .dangerous_allow_anonymous();
+    let next = first.with_registry(Arc::new(registry(2))).unwrap();
+    let reasons = |verifier: &Verifier, topic: &str, payload: &[u8]| {
+        let delivery = Delivery {
+            topic,
+            payload,
+            retained: false,
+            principal: &Principal::Anonymous,
+            session: SessionId(1),
+            resumed: false,
+            detached: None,
+        };
+        let verdict = verifier.verify(Unverified::new(delivery), NOW);
+        verdict
+            .err()
+            .map(|refusal| [vec![refusal.reason], refusal.also].concat())
+    };
+    let second = Said {
+        device: 2,
+        ..Said::at(1, NOW)
+    };
+    assert_eq!(
+        reasons(&first, &topic(2), &second.signed()),
+        Some(vec![Reason::UnknownDevice])
+    );
+    assert_eq!(reasons(&next, &topic(2), &second.signed()), None);
+    assert_eq!(
+        reasons(&next, &topic(2), &[b'{'; 501]),
+        Some(vec![Reason::Oversize])
+    );
+    let late = NOW.minus(std::time::Duration::from_secs(2));
+    let body = format!("{{\"device_id\": \"HYDROLOGIC-Device-001\", \"timestamp\": \"{late}\"}}");
+    let unsigned = Document::parse(body.as_bytes()).unwrap();
+    let mut canonical = Vec::new();
+    unsigned.canonical(&mut canonical);
+    let tag = key(&device(1).id, 0).mac(&canonical);
+    let signed = body.replacen('{', &format!("{{\"hmac\": \"{tag}\", "), 1);
+    assert_eq!(
+        reasons(&next, &topic(1), signed.as_bytes()),
+        Some(vec![Reason::BadSchema, Reason::Stale])
+    );
+}
+
+#[test]
+fn unsigned_message_of_nobody_registered_keeps_the_zone_that_it_or_its_topic_names() {
+    let verifier = Verifier::new(Arc::new(registry(1)), Protection::Unprotected, MAX);
+    let zone = |topic: &str, payload: &str| {
+        let delivery = Delivery {
+            topic,
+            payload: payload.as_bytes(),
+            retained: false,
+            principal: &Principal::Anonymous,
+            session: SessionId(1),
+            resumed: false,
+            detached: None,
+        };
+        let message = verifier.verify(Unverified::new(delivery), NOW).unwrap();
+        let message = message.into_inner();
+        (message.device, message.zone.map(|zone| zone.to_string()))
+    };
+    let named = |zone: &str| (None, Some(zone.to_owned()));
+    let older = "grandmarina/sensors/pool_spa/telemetry";
+    assert_eq!(zone(older, r#"{"zone": "roof"}"#), named("pool_spa"));
+    assert_eq!(zone(&topic(9), r#"{"zone": "roof"}"#), named("roof"));
+    assert_eq!(zone(&topic(9), r#"{"zone": "<b>"}"#), (None, None));
+    let own = (Some(DeviceIndex(0)), Some("kitchen".to_owned()));
+    assert_eq!(zone(&topic(1), r#"{"zone": "roof"}"#), own);
+    let by_name = r#"{"device_id": "HYDROLOGIC-Device-001", "zone": "roof"}"#;
+    assert_eq!(zone(older, by_name), own);
+}

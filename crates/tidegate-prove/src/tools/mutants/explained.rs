@@ -26,13 +26,17 @@ struct Explanation {
 
 impl Explained {
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("{} is no list of explained mutants", path.display()))
     }
 
     /// Why this mutant changes nothing, where that is known.
     pub(super) fn reason(&self, mutant: &Mutant) -> Option<&str> {
-        let explanation = self.mutants.iter().find(|explanation| explanation.explains(mutant));
+        let explanation = self
+            .mutants
+            .iter()
+            .find(|explanation| explanation.explains(mutant));
         explanation.map(|explanation| explanation.reason.as_str())
     }
 
@@ -67,13 +71,20 @@ mod tests {
 
     #[test]
     fn explanation_holds_for_its_file_and_change_only() {
-        let text = "[[mutant]]\nfile = \"a.rs\"\nchange = \"replace < with <= in f\"\nreason = \"never equal\"\n";
+        let text =
+            "[[mutant]]\nfile = \"a.rs\"\nchange = \"replace < with <= in f\"\nreason = \"never equal\"\n";
         let explained: Explained = toml::from_str(text).unwrap();
         let right = mutant("a.rs", "replace < with <= in f");
         assert_eq!(explained.reason(&right), Some("never equal"));
-        for other in [mutant("b.rs", "replace < with <= in f"), mutant("a.rs", "replace < with <= in g")] {
+        for other in [
+            mutant("b.rs", "replace < with <= in f"),
+            mutant("a.rs", "replace < with <= in g"),
+        ] {
             assert_eq!(explained.reason(&other), None);
-            assert_eq!(explained.without_mutant(&[other]), ["a.rs: replace < with <= in f"]);
+            assert_eq!(
+                explained.without_mutant(&[other]),
+                ["a.rs: replace < with <= in f"]
+            );
         }
         assert!(explained.without_mutant(&[right]).is_empty());
     }

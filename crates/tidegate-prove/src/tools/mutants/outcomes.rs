@@ -55,11 +55,15 @@ pub(super) enum Summary {
 impl Outcomes {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("{} has another form than expected", path.display()))
+        serde_json::from_slice(&text)
+            .with_context(|| format!("{} has another form than expected", path.display()))
     }
 
     pub(super) fn baseline_passed(&self) -> bool {
-        let mut baselines = self.outcomes.iter().filter(|outcome| matches!(outcome.scenario, Scenario::Baseline));
+        let mut baselines = self
+            .outcomes
+            .iter()
+            .filter(|outcome| matches!(outcome.scenario, Scenario::Baseline));
         baselines.all(|outcome| outcome.summary == Summary::Success)
     }
 
@@ -74,15 +78,19 @@ impl Outcomes {
 
     /// The mutants that no test has noticed.
     pub(super) fn missed(&self) -> impl Iterator<Item = &Mutant> {
-        let missed = self.mutants().filter(|(_, summary)| *summary == Summary::MissedMutant);
+        let missed = self
+            .mutants()
+            .filter(|(_, summary)| *summary == Summary::MissedMutant);
         missed.map(|(mutant, _)| mutant)
     }
 
     fn mutants(&self) -> impl Iterator<Item = (&Mutant, Summary)> {
-        self.outcomes.iter().filter_map(|outcome| match &outcome.scenario {
-            Scenario::Mutant(mutant) => Some((mutant, outcome.summary)),
-            Scenario::Baseline => None,
-        })
+        self.outcomes
+            .iter()
+            .filter_map(|outcome| match &outcome.scenario {
+                Scenario::Mutant(mutant) => Some((mutant, outcome.summary)),
+                Scenario::Baseline => None,
+            })
     }
 }
 

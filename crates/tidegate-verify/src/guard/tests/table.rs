@@ -272,7 +272,8 @@ fn first_failing_check_names_the_refusal_whatever_else_fails() {
     let stale_replay = said(1, 100, old);
     let foreign = r#"{"device_id": "HYDROLOGIC-Device-002", "kid": 1, "timestamp": "2026-02-19T03:34:05Z"}"#;
     let bare = foreign.replace("002", "001");
-    let faults: Vec<(String, Vec<u8>, bool, &Principal, Vec<Reason>)> = vec![
+    type Fault<'p> = (String, Vec<u8>, bool, &'p Principal, Vec<Reason>);
+    let faults: Vec<Fault<'_>> = vec![
         (
             "nowhere".into(),
             vec![b'{'; 65_537],
