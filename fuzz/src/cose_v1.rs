@@ -54,18 +54,34 @@ fn attached(bytes: &[u8]) {
     let signed = cose_v1::sign(&draft, message.tag_length(), key, TOPIC).expect("what is read can be said");
     let tag = message.tag_length().bytes();
     assert_eq!(bytes.len(), signed.len(), "there is one encoding");
-    assert_eq!(bytes[..bytes.len() - tag], signed[..signed.len() - tag], "there is one encoding");
-    assert!(message.verified(key, TOPIC).is_none() || bytes == signed, "one tag is right");
+    assert_eq!(
+        bytes[..bytes.len() - tag],
+        signed[..signed.len() - tag],
+        "there is one encoding"
+    );
+    assert!(
+        message.verified(key, TOPIC).is_none() || bytes == signed,
+        "one tag is right"
+    );
 
     let again = Mac0::parse(&signed).expect("a signed message can be read");
     assert!(again.verified(key, TOPIC).is_some());
-    assert!(again.verified(key, "site/device-002/sensors").is_none(), "the MAC covers the topic");
+    assert!(
+        again.verified(key, "site/device-002/sensors").is_none(),
+        "the MAC covers the topic"
+    );
     one_bit_off(bytes, &signed, |altered| {
         Mac0::parse(altered).is_ok_and(|message| message.verified(key, TOPIC).is_some())
     });
 
-    let names = |count: usize| (0..count).map(|name| format!("c{name}").into()).collect::<Vec<_>>();
-    let reading = message.reading(&names(values.len())).expect("as many names as floats");
+    let names = |count: usize| {
+        (0..count)
+            .map(|name| format!("c{name}").into())
+            .collect::<Vec<_>>()
+    };
+    let reading = message
+        .reading(&names(values.len()))
+        .expect("as many names as floats");
     assert_eq!(reading.channels.len(), values.len());
     assert_eq!(reading.sequence, Some(freshness.sequence));
     let one_more = message.reading(&names(values.len() + 1));
@@ -77,7 +93,9 @@ fn detached(structure: &[u8], payload: &[u8]) {
         return;
     };
     let (key, length) = (&SENDER.key, message.tag_length());
-    let sign = |payload: &[u8]| cose_v1::sign_detached(message.freshness(), message.epoch(), length, key, TOPIC, payload);
+    let sign = |payload: &[u8]| {
+        cose_v1::sign_detached(message.freshness(), message.epoch(), length, key, TOPIC, payload)
+    };
     let signed = sign(payload).expect("what is read can be said");
     assert_eq!(structure.len(), signed.len(), "there is one encoding");
     let body = structure.len() - length.bytes();
@@ -96,7 +114,9 @@ fn one_bit_off(input: &[u8], genuine: &[u8], holds: impl Fn(&[u8]) -> bool) {
     if genuine.is_empty() {
         return;
     }
-    let seed = input.iter().fold(input.len(), |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
+    let seed = input
+        .iter()
+        .fold(input.len(), |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
     let mut altered = genuine.to_vec();
     let place = seed / 8 % altered.len();
     altered[place] ^= 1 << (seed % 8);

@@ -29,8 +29,15 @@ pub fn check(payload: &[u8]) {
     // An escape is longer than what it stands for.
     if canonical.len() < MAX_PAYLOAD_BYTES - 100 {
         let again = Document::parse(&canonical).expect("the canonical form is JSON");
-        assert!(self::canonical(&again) == canonical, "the canonical form is a fixed point");
-        assert_eq!(json_v1::reading(&again), reading, "the canonical form says the same");
+        assert!(
+            self::canonical(&again) == canonical,
+            "the canonical form is a fixed point"
+        );
+        assert_eq!(
+            json_v1::reading(&again),
+            reading,
+            "the canonical form says the same"
+        );
         signed(payload, &canonical);
     }
     if let Ok(reading) = reading {
@@ -41,7 +48,11 @@ pub fn check(payload: &[u8]) {
 /// A parser with a history judges as a new one.
 fn agrees(parser: &mut Parser, payload: &[u8], expected: Option<&Document<'_>>) {
     let parsed = parser.parse(payload);
-    assert_eq!(parsed.is_ok(), expected.is_some(), "buffers that were used before change nothing");
+    assert_eq!(
+        parsed.is_ok(),
+        expected.is_some(),
+        "buffers that were used before change nothing"
+    );
     if let (Ok(document), Some(expected)) = (parsed, expected) {
         assert_eq!(canonical(&document), canonical(expected));
     }
@@ -57,11 +68,17 @@ fn signed(payload: &[u8], canonical: &[u8]) {
     let mut message = [body, format!("{comma}\"hmac\": \"{tag}\"}}").as_bytes()].concat();
     {
         let document = Document::parse(&message).expect("one more member keeps it JSON");
-        assert_eq!(self::canonical(&document), canonical, "the MAC is not part of what it covers");
+        assert_eq!(
+            self::canonical(&document),
+            canonical,
+            "the MAC is not part of what it covers"
+        );
         assert!(key.check(canonical, document.hmac().expect("it was put in")));
     }
     // Which byte, and how, follows from the input, so that the fuzzer can choose.
-    let seed = payload.iter().fold(payload.len(), |sum, byte| sum.wrapping_mul(31) + usize::from(*byte));
+    let seed = payload.iter().fold(payload.len(), |sum, byte| {
+        sum.wrapping_mul(31) + usize::from(*byte)
+    });
     let bit = 1 << (seed % 8);
     let mut altered = canonical.to_vec();
     let place = seed / 8 % altered.len();
@@ -73,13 +90,19 @@ fn signed(payload: &[u8], canonical: &[u8]) {
         && let Some(hmac) = document.hmac()
     {
         let altered = self::canonical(&document);
-        assert!(!key.check(&altered, hmac) || altered == canonical, "byte {place} is not covered");
+        assert!(
+            !key.check(&altered, hmac) || altered == canonical,
+            "byte {place} is not covered"
+        );
     }
 }
 
 /// What a reading says can be signed, and reads back the same.
 fn signs_what_it_reads(reading: &Reading) {
-    let device = reading.device.as_ref().expect("a signed message names its device");
+    let device = reading
+        .device
+        .as_ref()
+        .expect("a signed message names its device");
     let draft = Draft {
         device,
         timestamp: reading.timestamp.expect("a signed message has a timestamp"),
@@ -92,7 +115,11 @@ fn signs_what_it_reads(reading: &Reading) {
     let key = MacKey::from_bytes(SECRET);
     let message = json_v1::sign(&draft, &key);
     let document = Document::parse(&message).expect("a signed message is JSON");
-    assert_eq!(json_v1::reading(&document).as_ref(), Ok(reading), "it says what was signed");
+    assert_eq!(
+        json_v1::reading(&document).as_ref(),
+        Ok(reading),
+        "it says what was signed"
+    );
     assert!(key.check(&canonical(&document), document.hmac().expect("it was signed")));
 }
 

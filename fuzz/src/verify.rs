@@ -22,20 +22,38 @@ use tidegate_verify::verifier::{Protection, Verifier};
 const MAX_STEPS: usize = 48;
 /// 2026-02-19T03:35:05Z.
 const START: Timestamp = Timestamp::from_micros(1_771_472_105_000_000);
-const TOPICS: [&str; 3] = ["site/device-001/sensors", "site/device-002/sensors", "site/device-003/sensors"];
+const TOPICS: [&str; 3] = [
+    "site/device-001/sensors",
+    "site/device-002/sensors",
+    "site/device-003/sensors",
+];
 
 /// What can happen.
 #[derive(Debug, Arbitrary)]
 enum Step<'a> {
     /// A device signs a message and it is delivered, perhaps with one bit changed on the way.
-    Say { said: Said, tampered: Option<(u16, u8)>, way: Way },
+    Say {
+        said: Said,
+        tampered: Option<(u16, u8)>,
+        way: Way,
+    },
     /// Any message that was ever signed is delivered once more.
-    Again { which: u8, way: Way },
+    Again {
+        which: u8,
+        way: Way,
+    },
     /// Any bytes are delivered.
-    Bytes { payload: &'a [u8], way: Way },
-    Commit { fails: bool },
+    Bytes {
+        payload: &'a [u8],
+        way: Way,
+    },
+    Commit {
+        fails: bool,
+    },
     /// The gateway's clock is set.
-    Clock { ms: i32 },
+    Clock {
+        ms: i32,
+    },
     /// kill -9 and start again.
     Crash,
 }
@@ -174,7 +192,8 @@ impl World {
         let payload = json_v1::sign(&draft, key);
         let (_, hmac) = payload.split_at(payload.len() - 66);
         let hmac = std::str::from_utf8(&hmac[..64]).expect("hex");
-        self.genuine.insert(Tag::from_hex(hmac).expect("a signed message ends with its MAC"));
+        self.genuine
+            .insert(Tag::from_hex(hmac).expect("a signed message ends with its MAC"));
         self.signed.push(payload.clone());
         payload
     }
@@ -234,7 +253,10 @@ impl World {
         let message = &admission.message;
         assert!(self.genuine.contains(&message.tag), "no device signed this");
         assert!(self.accepted.insert(message.tag), "accepted twice");
-        let timestamp = message.reading.timestamp.expect("an accepted message has a timestamp");
+        let timestamp = message
+            .reading
+            .timestamp
+            .expect("an accepted message has a timestamp");
         let policy = GuardPolicy::default();
         // The floor that held then is at least the one that was durable before this batch.
         let then = message.received_at.max(self.durable_floor);
@@ -281,10 +303,16 @@ impl ReplayLog for MemoryLog {
         if self.fails {
             return Err(DiskFull);
         }
-        assert!(self.loaded.floor.is_none_or(|before| before <= floor), "the floor fell");
+        assert!(
+            self.loaded.floor.is_none_or(|before| before <= floor),
+            "the floor fell"
+        );
         for admission in batch {
             let index = admission.message.device.expect("only devices sign");
-            let state = admission.state.as_ref().expect("a signed message leads to a state");
+            let state = admission
+                .state
+                .as_ref()
+                .expect("a signed message leads to a state");
             let state = DeviceState::from_bytes(&state.to_bytes()).expect("it was written so");
             self.loaded.devices.retain(|(other, _)| *other != index);
             self.loaded.devices.push((index, state));
@@ -304,7 +332,12 @@ fn registry(window: bool, strict: bool) -> Registry {
         class: "water-inlet".into(),
         enabled: true,
         keys: [0, 1]
-            .map(|epoch| (KeyEpoch(epoch), KEYS[usize::from(number) - 1][usize::from(epoch)].clone()))
+            .map(|epoch| {
+                (
+                    KeyEpoch(epoch),
+                    KEYS[usize::from(number) - 1][usize::from(epoch)].clone(),
+                )
+            })
             .into(),
         format: Format::JsonV1,
         strict_sequence: strict,

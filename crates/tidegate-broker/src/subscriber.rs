@@ -20,6 +20,7 @@ use rumqttc::{
     QoS, SessionMode, SubscribeFilterInput,
 };
 use tidegate_envelope::principal::Principal;
+use tidegate_envelope::reason::Reason;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +38,9 @@ const LARGEST_PACKET_BYTES: u32 = 128 * 1024;
 const SESSION_EXPIRY_S: u32 = 24 * 60 * 60;
 /// Silence after which the connection is probed.
 const KEEP_ALIVE_S: u16 = 15;
-/// Pause after the first failed attempt to connect.
+/// Pause after the first failed attempt to connect, and before messages that could not be stored
+/// are asked for again. By then the gate has dealt with all that was on its way from the connection
+/// before, or a later message could be accepted before an earlier one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause between two attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -98,10 +101,10 @@ pub async fn run<G: Gate>(
         .set_keep_alive(KEEP_ALIVE_S);
     let (client, mut eventloop) = AsyncClient::builder(options).capacity(REQUESTS).build();
     let subscriber = Subscriber { client, filter, gate };
-    let mut pauses = Pauses::default();
+    let mut pace = Pace::default();
     loop {
         let ended = subscriber
-            .connection(&mut eventloop, watch, &mut pauses, &stop)
+            .connection(&mut eventloop, watch, &mut pace, &stop)
             .await;
         let pause = match ended {
             Ended::Stopped => return Ok(()),
@@ -110,11 +113,12 @@ pub async fn run<G: Gate>(
             }
             Ended::Lost(error) => {
                 watch.disconnected(&error.to_string());
-                longer(&mut pauses.connect, LONGEST_PAUSE)
+                longer(&mut pace.connect, LONGEST_PAUSE)
             }
             Ended::Unavailable => {
                 watch.disconnected("a message could not be stored");
-                longer(&mut pauses.store, LONGEST_STORE_PAUSE)
+                pace.window = 1;
+                longer(&mut pace.store, LONGEST_STORE_PAUSE)
             }
         };
         if stop.run_until_cancelled(sleep(pause)).await.is_none() {
@@ -129,11 +133,33 @@ struct Subscriber<'a, G> {
     gate: &'a Arc<G>,
 }
 
-/// The last pause of each kind; zero once what it waited for has worked.
-#[derive(Default)]
-struct Pauses {
+/// How fast to go: slowly after a failure, and faster once what failed has worked.
+struct Pace {
+    /// The last pause before connecting.
     connect: Duration,
+    /// The last pause before asking for what could not be stored.
     store: Duration,
+    /// Messages that the gate may have at one time. One, while it cannot store: if all that waits
+    /// were tried each time, the tries would use up the quotas of the devices that sent it.
+    window: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            connect: Duration::ZERO,
+            store: Duration::ZERO,
+            window: usize::from(IN_FLIGHT),
+        }
+    }
+}
+
+impl Pace {
+    /// A message was stored.
+    fn stored(&mut self) {
+        self.store = Duration::ZERO;
+        self.window = (self.window * 2).min(usize::from(IN_FLIGHT));
+    }
 }
 
 /// Doubles a pause within its bounds.
@@ -163,7 +189,7 @@ impl<G: Gate> Subscriber<'_, G> {
         &self,
         eventloop: &mut EventLoop,
         watch: &mut impl Watch,
-        pauses: &mut Pauses,
+        pace: &mut Pace,
         stop: &CancellationToken,
     ) -> Ended {
         let mut fates = FuturesOrdered::new();
@@ -178,14 +204,17 @@ impl<G: Gate> Subscriber<'_, G> {
                     if deadline.is_some() && fates.is_empty() {
                         break None;
                     }
-                    let room = fates.len() < usize::from(IN_FLIGHT);
+                    let room = fates.len() < pace.window;
                     tokio::select! {
                         biased;
                         Some((publish, fate)) = fates.next(), if !fates.is_empty() => {
                             if fate == Disposition::Unavailable {
                                 break None;
                             }
-                            pauses.store = Duration::ZERO;
+                            // A duplicate is answered only once what it repeats is stored.
+                            if matches!(fate, Disposition::Deliver | Disposition::Refused(Reason::Duplicate)) {
+                                pace.stored();
+                            }
                             self.settle(&publish, fate);
                         }
                         () = stop.cancelled(), if deadline.is_none() => {
@@ -213,7 +242,7 @@ impl<G: Gate> Subscriber<'_, G> {
             };
             match event {
                 Event::Incoming(Packet::ConnAck(answer)) => {
-                    pauses.connect = Duration::ZERO;
+                    pace.connect = Duration::ZERO;
                     // Now the client library has a memory of its own.
                     eventloop.options.clear_session_store();
                     (connected, resumed) = (true, answer.session_present);

@@ -29,7 +29,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::ScopedJoinHandle;
 use worker::Work;
 
 /// Cuts of one scenario, those on what its cuts have left included.
@@ -63,6 +62,12 @@ pub(crate) struct PowerCut {
     /// Where disks are simulated; a folder in memory is fastest
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// Where to leave the files that went against the claim
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// Disks whose syncs return at once and do nothing: the claim must not hold
+    #[arg(long)]
+    lying_disks: bool,
     /// Runs as the process that is recorded
     #[arg(long, hide = true, value_name = "FOLDER", requires = "work")]
     worker: Option<PathBuf>,
@@ -76,6 +81,8 @@ struct Shared<'a> {
     recorder: Recorder,
     devices: Devices,
     folder: &'a Path,
+    keep: Option<&'a Path>,
+    lying: bool,
     waiting: Mutex<VecDeque<Plan>>,
     counts: Mutex<Counts>,
     bar: ProgressBar,
@@ -108,11 +115,16 @@ impl PowerCut {
             recorder: Recorder::build(&folder_path)?,
             devices: Devices::new(),
             folder: &folder_path,
+            keep: self.keep.as_deref(),
+            lying: self.lying_disks,
             waiting: Mutex::new(self.plans()),
             counts: Mutex::default(),
             bar: ProgressBar::new(self.runs).with_style(ProgressStyle::with_template(style)?),
             stop: stop_on_interrupt()?,
         };
+        if let Some(keep) = &self.keep {
+            std::fs::create_dir_all(keep).with_context(|| format!("cannot create {}", keep.display()))?;
+        }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let jobs = self.jobs.map_or_else(cores, usize::from);
         let ended: Result<()> = std::thread::scope(|scope| {
@@ -124,27 +136,22 @@ impl PowerCut {
                     })
                 })
                 .collect();
-            let join = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            threads.into_iter().try_for_each(|thread| {
                 thread
                     .join()
                     .unwrap_or_else(|_| Err(anyhow!("a thread has failed")))
-            };
-            threads.into_iter().map(join).collect()
+            })
         });
         shared.bar.finish_and_clear();
         ended?;
         let stopped = shared.stop.load(Ordering::Relaxed);
         let counts = shared.counts.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let violated = counts.violated();
         counts.report(&mut running);
         if stopped {
             running.note("Ended before its time.");
         }
         for note in NOTES {
             running.note(note);
-        }
-        if violated == 0 {
-            drop(folder);
         }
         running.finish()
     }
@@ -201,6 +208,8 @@ impl Shared<'_> {
             recorder: &self.recorder,
             devices: &self.devices,
             folder,
+            lying: self.lying,
+            keep: self.keep,
             foreign: Image::new(),
             proceed: &proceed,
         };

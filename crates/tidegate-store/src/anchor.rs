@@ -44,8 +44,10 @@ pub(crate) struct Promise {
 pub(crate) fn read(database: &Path) -> Result<Vec<Promise>, StoreError> {
     let path = beside(database, SUFFIX);
     let mut bytes = Vec::new();
-    let read = File::open(&path)
-        .and_then(|file| file.take((SLOT_DISTANCE + SLOT_BYTES) as u64).read_to_end(&mut bytes));
+    let read = File::open(&path).and_then(|file| {
+        file.take((SLOT_DISTANCE + SLOT_BYTES) as u64)
+            .read_to_end(&mut bytes)
+    });
     match read {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -208,7 +210,10 @@ mod tests {
         expect_all(&database, &promises, &ledger(9)).unwrap();
         expect_all(&database, &promises, &ledger(10)).unwrap();
         let behind = expect_all(&database, &promises, &ledger(8)).unwrap_err();
-        assert!(behind.to_string().contains("ends at commit 8, while 9"), "{behind}");
+        assert!(
+            behind.to_string().contains("ends at commit 8, while 9"),
+            "{behind}"
+        );
         let other = Ledger {
             identity: 78,
             ..ledger(9)

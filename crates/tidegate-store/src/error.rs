@@ -95,7 +95,9 @@ pub enum StoreError {
         source: rusqlite::Error,
     },
     /// Devices that were registered are missing from a list that should only have grown.
-    #[error("the registered devices have changed at position {position}: restart to remove or reorder devices")]
+    #[error(
+        "the registered devices have changed at position {position}: restart to remove or reorder devices"
+    )]
     DevicesChanged {
         /// The first place that differs, from 0.
         position: usize,

@@ -140,8 +140,8 @@ impl Maintenance {
         if log_bytes > WRITE_BACK_BYTES {
             let frames = self.write_back("PRAGMA wal_checkpoint(PASSIVE)")?;
             if frames * self.page_bytes > START_OVER_BYTES {
-                let _turn = take(&self.turn);
-                self.write_back("PRAGMA wal_checkpoint(RESTART)")?;
+                let mut turn = take(&self.turn);
+                self.write_back_in_turn("PRAGMA wal_checkpoint(RESTART)", &mut turn)?;
             }
         }
         Ok(())
@@ -149,9 +149,19 @@ impl Maintenance {
 
     /// Frames that the log holds. A checkpoint that readers hold up does what it can.
     fn write_back(&self, pragma: &str) -> Result<u64, StoreError> {
+        let mut tail = LogTail::Clean;
+        let written = self.write_back_in_turn(pragma, &mut tail);
+        take(&self.turn).worsen(tail);
+        written
+    }
+
+    /// It syncs the log first: what the last commit has left unsynced behind its end is lost if
+    /// that fails, and the next commit would build upon it.
+    fn write_back_in_turn(&self, pragma: &str, tail: &mut LogTail) -> Result<u64, StoreError> {
         let frames: i64 = self
             .connection
             .query_row(pragma, [], |row| row.get(1))
+            .inspect_err(|error| tail.worsen(LogTail::after(error)))
             .map_err(|source| StoreError::sqlite(&self.path, "write back the log", source))?;
         Ok(u64::try_from(frames).unwrap_or(0))
     }

@@ -52,6 +52,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
         }
     }
     create_private(path)?;
+    read_from_disk(&log_path)?;
     let log = wal::inspect(&log_path, path).map_err(|source| StoreError::io(&log_path, "read", source))?;
     if let wal::Log::Damaged { frame } = log {
         return Err(StoreError::damaged(
@@ -62,9 +63,8 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened, StoreError>
     let mut connection = writable(path)?;
     // What is refused stays as it was: closing must not write the log back.
     keep_log(&connection, path, true)?;
-    schema::migrate(&mut connection, path)
-        .and_then(|()| use_log(&connection, path))
-        .map_err(|error| explain(path, error))?;
+    schema::migrate(&mut connection, path)?;
+    use_log(&connection, path)?;
     let ledger = check(&mut connection, path)?;
     anchor::expect_all(path, &promises, &ledger)?;
     keep_log(&connection, path, false)?;
@@ -107,11 +107,12 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
 
 /// A header that asks for another SQLite makes this one speak of permissions, or of nothing. It is
 /// no reason by itself: a log may hold the page that it stands in.
-fn explain(path: &Path, error: StoreError) -> StoreError {
+pub(crate) fn explain(path: &Path, error: StoreError) -> StoreError {
     let mut header = [0; 100];
     let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let known = header[18] <= 2 && header[19] <= 2 && number(44) <= 4 && number(56) <= 3;
+    let version = |at: usize| matches!(header[at], 1 | 2);
+    let known = version(18) && version(19) && number(44) <= 4 && number(56) <= 3;
     let vague = matches!(error, StoreError::ReadOnly { .. } | StoreError::Sqlite { .. });
     if vague && read.is_ok() && !known {
         return StoreError::damaged(path, "its header names a format that SQLite does not write");
@@ -143,14 +144,40 @@ fn uri(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let bytes = path.as_os_str().as_bytes();
     // An absolute path needs the empty authority, since two slashes would begin one.
-    let mut uri = String::from(if bytes.starts_with(b"/") { "file://" } else { "file:" });
+    let mut uri = String::from(if bytes.starts_with(b"/") {
+        "file://"
+    } else {
+        "file:"
+    });
     for byte in bytes {
         match byte {
-            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => uri.push(char::from(*byte)),
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' => {
+                uri.push(char::from(*byte));
+            }
             other => write!(uri, "%{other:02x}").expect("writing to a string cannot fail"),
         }
     }
     uri + "?psow=0"
+}
+
+/// Lets the kernel forget its copy of the log, so that what is read is what the disk holds.
+///
+/// After a failed sync it takes the pages for clean and keeps showing them. A process that was
+/// started after such a failure would find a whole transaction, and commit behind it; after a power
+/// cut that one is gone, and with it all that followed.
+fn read_from_disk(log_path: &Path) -> Result<(), StoreError> {
+    let file = match std::fs::File::open(log_path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::io(log_path, "read", source)),
+    };
+    // What a killed process has written is only waiting to be.
+    file.sync_data()
+        .map_err(|source| StoreError::io(log_path, "sync", source))?;
+    // Advice: a file system that has no use for it may decline.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
 }
 
 fn keep_log(connection: &Connection, path: &Path, keep: bool) -> Result<(), StoreError> {
@@ -182,7 +209,10 @@ fn use_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
     // The first answer says what was wanted, and an error comes only after it; without the log, a
     // commit could be rolled back by a power cut after it had returned. So the second one counts.
     last_answer(connection, "PRAGMA journal_mode = WAL").map_err(failed)?;
-    match last_answer(connection, "PRAGMA journal_mode").map_err(failed)?.as_deref() {
+    match last_answer(connection, "PRAGMA journal_mode")
+        .map_err(failed)?
+        .as_deref()
+    {
         Some("wal") => Ok(()),
         _ => Err(StoreError::ReadOnly {
             path: path.to_owned(),

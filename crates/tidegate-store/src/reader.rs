@@ -132,7 +132,9 @@ impl Reader {
         let mut devices = Vec::new();
         for name in names {
             let name = name.map_err(failed)?;
-            devices.push(DeviceId::new(&name).map_err(|error| StoreError::damaged(&self.path, error.to_string()))?);
+            devices.push(
+                DeviceId::new(&name).map_err(|error| StoreError::damaged(&self.path, error.to_string()))?,
+            );
         }
         let loaded = replay::load(&self.connection, &self.path, &devices)?;
         let named = |(index, state): (DeviceIndex, _)| (devices[index.0 as usize].clone(), state);

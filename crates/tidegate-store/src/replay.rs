@@ -130,7 +130,8 @@ pub(crate) fn check_marks(connection: &Connection, path: &Path) -> Result<(), St
     let mut rows = statement.query([]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         // A name that is no text any more is no name.
-        let name = String::from_utf8_lossy(row.get_ref(0).map_err(failed)?.as_bytes().unwrap_or_default()).into_owned();
+        let name = String::from_utf8_lossy(row.get_ref(0).map_err(failed)?.as_bytes().unwrap_or_default())
+            .into_owned();
         let value: i64 = row.get(1).map_err(failed)?;
         let stored: Vec<u8> = row.get(2).map_err(failed)?;
         if stored != checksum(&name, &value.to_le_bytes()) {

@@ -75,17 +75,38 @@ mod tests {
         assert_ne!(ROW.checksum(2, &mut buffer), sound);
         for other in [
             Sealed { id: 8, ..ROW },
-            Sealed { device: Some("device-002"), ..ROW },
+            Sealed {
+                device: Some("device-002"),
+                ..ROW
+            },
             Sealed { device: None, ..ROW },
-            Sealed { zone: Some(""), ..ROW },
-            Sealed { timestamp: None, ..ROW },
+            Sealed {
+                zone: Some(""),
+                ..ROW
+            },
+            Sealed {
+                timestamp: None,
+                ..ROW
+            },
             Sealed { received: 3, ..ROW },
             Sealed { boot: None, ..ROW },
-            Sealed { sequence: Some(5), ..ROW },
-            Sealed { protected: false, ..ROW },
-            Sealed { status: "operationak", ..ROW },
+            Sealed {
+                sequence: Some(5),
+                ..ROW
+            },
+            Sealed {
+                protected: false,
+                ..ROW
+            },
+            Sealed {
+                status: "operationak",
+                ..ROW
+            },
             Sealed { names: None, ..ROW },
-            Sealed { channels: "[2.0]", ..ROW },
+            Sealed {
+                channels: "[2.0]",
+                ..ROW
+            },
         ] {
             assert_ne!(other.checksum(1, &mut buffer), sound, "{other:?}");
         }

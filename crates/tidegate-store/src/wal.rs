@@ -19,7 +19,7 @@
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html#the_write_ahead_log>.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -32,6 +32,10 @@ const FRAME_HEADER_BYTES: usize = 24;
 const MAGIC: u32 = 0x377f_0682;
 const MAX_PAGE_BYTES: u32 = 65_536;
 const MIN_PAGE_BYTES: u32 = 512;
+
+/// A log that has started over so many times since a frame was written will hardly still hold it;
+/// small against all numbers, so that garbage is not taken for a generation.
+const MAX_GENERATIONS: u32 = 1 << 16;
 
 /// What stands in a write-ahead log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +178,9 @@ fn behind_a_broken_header(log: &mut (impl Read + Seek), database: &Path) -> io::
         if number > generation.database_pages {
             continue;
         }
-        log.seek(SeekFrom::Start(HEADER_BYTES as u64 + (at - 1) * frame.len() as u64))?;
+        log.seek(SeekFrom::Start(
+            HEADER_BYTES as u64 + (at - 1) * frame.len() as u64,
+        ))?;
         database.seek(SeekFrom::Start(u64::from(number - 1) * u64::from(page_bytes)))?;
         let whole = fill(log, &mut frame)? == frame.len() && fill(&mut database, &mut page)? == page.len();
         if !whole || frame[FRAME_HEADER_BYTES..] != page {
@@ -185,12 +191,14 @@ fn behind_a_broken_header(log: &mut (impl Read + Seek), database: &Path) -> io::
 }
 
 /// The generation that was begun last, of all that have left frames behind the header. Each has
-/// the first salt of the one before it, plus one.
+/// the first salt of the one before it, plus one. `None` when none has left whole frames, or when
+/// broken ones tell of a newer one: all that came before it is in the database file.
 fn newest_generation(log: &mut impl Read, page_bytes: u32) -> io::Result<Option<Generation>> {
     let mut generations = HashMap::<[u8; 8], Generation>::new();
     // SQLite writes sums in the machine's order.
     let big_endian = cfg!(target_endian = "big");
     let mut before = None;
+    let mut first_salts = HashSet::new();
     let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes as usize];
     for number in 1.. {
         if fill(log, &mut frame)? < frame.len() {
@@ -198,6 +206,7 @@ fn newest_generation(log: &mut impl Read, page_bytes: u32) -> io::Result<Option<
         }
         let stored = stored_sum(&frame);
         let page = word(&frame, 0);
+        first_salts.insert(word(&frame, 8));
         if page != 0 && before.is_some_and(|before| frame_sum(before, &frame, big_endian) == stored) {
             let salts = *frame[8..].first_chunk().expect("a frame's header has 24 bytes");
             let generation = generations.entry(salts).or_default();
@@ -213,7 +222,14 @@ fn newest_generation(log: &mut impl Read, page_bytes: u32) -> io::Result<Option<
     let newest = generations
         .into_iter()
         .reduce(|one, other| if newer(&one.0, &other.0) { one } else { other });
-    Ok(newest.map(|(_, generation)| generation))
+    Ok(newest
+        .filter(|(salts, _)| {
+            let steps = |salt: &u32| salt.wrapping_sub(word(salts, 0));
+            !first_salts
+                .iter()
+                .any(|salt| (1..=MAX_GENERATIONS).contains(&steps(salt)))
+        })
+        .map(|(_, generation)| generation))
 }
 
 const fn is_page_size(bytes: u32) -> bool {
@@ -311,7 +327,10 @@ mod tests {
     fn whole_and_absent_logs_are_told_apart() {
         assert_eq!(inspected(&log_of(4)), Log::Sound);
         assert_eq!(inspected(&[]), Log::Absent);
-        assert_eq!(inspect(Path::new("/nowhere/a.db-wal"), Path::new("/nowhere/a.db")).unwrap(), Log::Absent);
+        assert_eq!(
+            inspect(Path::new("/nowhere/a.db-wal"), Path::new("/nowhere/a.db")).unwrap(),
+            Log::Absent
+        );
     }
 
     #[test]
@@ -394,6 +413,11 @@ mod tests {
         log[..HEADER_BYTES].fill(0);
         assert_eq!(inspected_beside(&log, &after), Log::Sound);
         assert_eq!(inspected_beside(&log, &before), Log::Damaged { frame: 0 });
+        // Frames of a newer generation, broken with its header: what follows is older than the database.
+        let mut newer = log.clone();
+        newer[HEADER_BYTES + FRAME_BYTES + 11] += 1;
+        newer[HEADER_BYTES + FRAME_BYTES + 100] ^= 1;
+        assert_eq!(inspected_beside(&newer, &before), Log::Sound);
         // A new header alone, torn: nothing is behind it.
         assert_eq!(inspected_beside(&log[..HEADER_BYTES], &before), Log::Sound);
     }

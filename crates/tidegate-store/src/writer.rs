@@ -99,6 +99,15 @@ impl Store {
     /// In use, foreign, newer, damaged (see the crate's text on what is checked), or not writable.
     pub fn open(path: &Path, devices: &[DeviceId], options: &Options) -> Result<Self, StoreError> {
         let lock = WriterLock::acquire(path)?;
+        Self::open_locked(path, devices, options, lock).map_err(|error| opening::explain(path, error))
+    }
+
+    fn open_locked(
+        path: &Path,
+        devices: &[DeviceId],
+        options: &Options,
+        lock: WriterLock,
+    ) -> Result<Self, StoreError> {
         let Opened {
             mut connection,
             ledger,
@@ -122,12 +131,7 @@ impl Store {
         let mut store = Self {
             maintenance: None,
             turn: Turn::default(),
-            devices: opening::register(
-                &mut connection,
-                path,
-                devices,
-                Some(first_event + EVENT_ID_BLOCK),
-            )?,
+            devices: opening::register(&mut connection, path, devices, Some(first_event + EVENT_ID_BLOCK))?,
             last_in_batch: vec![None; devices.len()],
             layouts: Layouts::with(opening::layouts(&connection).map_err(failed)?),
             totals: totals(&connection).map_err(failed)?,

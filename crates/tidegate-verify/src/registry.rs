@@ -146,7 +146,7 @@ pub struct NotAContinuation {
 ///
 /// All that a message needs lies in one piece, names and the key in use included, and all of it is
 /// fetched at once: a random one of a million devices costs one wait for memory, and not one for
-/// each name, key and flag. Hence the order, see [`Entry::fetch`].
+/// each name, key and flag. Hence the order, see `Entry::fetch`.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Entry {

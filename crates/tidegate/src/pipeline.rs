@@ -120,6 +120,7 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
         registry: Arc::clone(&parts.registry),
         registered: None,
         outage: None,
+        fence: None,
     };
     let detect = detect::Detect {
         detector: parts.detector,
@@ -196,6 +197,7 @@ impl Pipeline {
             topic: arrival.topic.into(),
             source: arrival.source,
             payload: arrival.payload,
+            redelivered: *arrival.principal == Principal::Broker,
         };
         match verified {
             Ok(message) => {

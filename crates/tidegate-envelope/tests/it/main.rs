@@ -8,4 +8,6 @@ mod cose_properties;
 mod cose_vectors;
 mod pycose;
 mod python;
+mod tags;
+mod time;
 mod vectors;

@@ -4,7 +4,7 @@
 use super::check::{self, Verdict};
 use super::counts::Counts;
 use super::damage::{self, Damage};
-use super::devices::Devices;
+use super::devices::{DEVICES, Devices};
 use super::disk::{Cut, Disk, Image};
 use super::known::{Extent, Known};
 use super::marks::Mark;
@@ -40,10 +40,21 @@ pub(super) struct Campaign<'a> {
     pub(super) recorder: &'a Recorder,
     pub(super) devices: &'a Devices,
     pub(super) folder: PathBuf,
+    /// Whether disks only seem to sync.
+    pub(super) lying: bool,
+    /// Where files are left that went against the claim.
+    pub(super) keep: Option<&'a Path>,
     /// A database of an earlier scenario.
     pub(super) foreign: Image,
     /// Called after each cut; `false` ends.
     pub(super) proceed: &'a dyn Fn() -> bool,
+}
+
+/// What goes on through one scenario.
+struct Run<'c> {
+    seed: u64,
+    random: StdRng,
+    counts: &'c mut Counts,
 }
 
 /// A record that is cut, and what is known before its first change.
@@ -55,30 +66,41 @@ struct Stretch {
     generation: u32,
 }
 
+/// A moment of a stretch.
+struct Moment {
+    disk: Disk,
+    known: Known,
+    /// Changes before it.
+    at: usize,
+    /// Whether the stretch's worker has opened the database.
+    opened: bool,
+}
+
 impl Campaign<'_> {
     pub(super) fn run(&mut self, plan: Plan, counts: &mut Counts) -> Result<()> {
-        let mut random = StdRng::seed_from_u64(plan.seed);
+        let mut run = Run {
+            seed: plan.seed,
+            random: StdRng::seed_from_u64(plan.seed),
+            counts,
+        };
         let folder = self.folder.join("live");
         check::write(&folder, &Image::new())?;
         let mut record = Record::default();
-        let fails = random.random_range(0..6) == 0;
-        for leg in 0..random.random_range(1..=3) {
-            let fate = Fate {
-                failing_syncs: if fails {
-                    failing_syncs(&mut random)
-                } else {
-                    Vec::new()
-                },
-                killed_at: killed_at(&mut random),
-            };
-            counts.failing_syncs += fate.failing_syncs.len() as u64;
-            counts.kills += u64::from(fate.killed_at.is_some());
-            let work = work(plan, leg, &mut random);
+        let fails = run.random.random_range(0..6) == 0;
+        for leg in 0..run.random.random_range(1..=3) {
+            let fate = run.fate(fails);
+            let work = work(plan, leg, &mut run.random);
             self.recorder.run(&folder, work, &fate, &mut record)?;
+            if fails {
+                record.forget(run.random.random());
+                for (name, bytes) in record.live(&Image::new()) {
+                    std::fs::write(folder.join(name), bytes)?;
+                }
+            }
         }
-        counts.scenarios += 1;
-        let stretch = self.stretch(record, Image::new(), Known::default(), 1, counts)?;
-        self.sweep(&stretch, plan.cuts, plan.damages, plan.seed, &mut random, counts)
+        run.counts.scenarios += 1;
+        let stretch = self.stretch(record, Image::new(), Known::default(), 1, run.counts)?;
+        self.sweep(&stretch, plan.cuts, plan.damages, &mut run)
     }
 
     /// Turns a record into something to be cut, and makes sure that nothing escaped the recorder.
@@ -91,12 +113,7 @@ impl Campaign<'_> {
         counts: &mut Counts,
     ) -> Result<Stretch> {
         counts.log_started_over += record.started_over(&format!("{DATABASE}-wal"));
-        let (changes, data) = record.into_parts();
-        let mut disk = Disk::new(&base, Arc::clone(&data));
-        for change in &changes {
-            disk.apply(change);
-        }
-        for (name, bytes) in disk.live() {
+        for (name, bytes) in record.live(&base) {
             let path = self.folder.join("live").join(&name);
             let real = std::fs::read(&path).with_context(|| format!("the record has a file {name}"))?;
             ensure!(
@@ -104,6 +121,7 @@ impl Campaign<'_> {
                 "the record of {name} is not what the worker has done"
             );
         }
+        let (changes, data) = record.into_parts();
         Ok(Stretch {
             changes,
             data,
@@ -113,15 +131,7 @@ impl Campaign<'_> {
         })
     }
 
-    fn sweep(
-        &mut self,
-        stretch: &Stretch,
-        cuts: u64,
-        damages: u64,
-        seed: u64,
-        random: &mut StdRng,
-        counts: &mut Counts,
-    ) -> Result<()> {
+    fn sweep(&mut self, stretch: &Stretch, cuts: u64, damages: u64, run: &mut Run<'_>) -> Result<()> {
         // What is cut again comes out of the same number.
         let further = if stretch.generation < GENERATIONS {
             cuts * 2 / 5
@@ -130,216 +140,193 @@ impl Campaign<'_> {
         };
         let own = cuts - further;
         let records = further.div_ceil(CUTS_PER_RECORD);
-        let moments = |random: &mut StdRng, number: u64| -> Vec<usize> {
-            (0..number)
-                .map(|_| random.random_range(0..=stretch.changes.len()))
-                .collect()
+        let disk = Disk::new(&stretch.base, Arc::clone(&stretch.data));
+        let mut moment = Moment {
+            disk: if self.lying { disk.lying() } else { disk },
+            known: stretch.known.clone(),
+            at: 0,
+            opened: false,
         };
-        // Moment, and whether it is one of damage.
-        let mut plan: Vec<(usize, bool)> = moments(random, own).into_iter().map(|at| (at, false)).collect();
-        plan.extend(moments(random, damages).into_iter().map(|at| (at, true)));
-        plan.sort_unstable();
-
-        let mut disk = Disk::new(&stretch.base, Arc::clone(&stretch.data));
-        let mut known = stretch.known.clone();
-        let mut opened = false;
-        let mut at = 0;
         let mut earlier = Image::new();
         let mut seeds = Vec::new();
         let mut cuts_left = own;
-        for (moment, is_damage) in plan {
-            for change in &stretch.changes[at..moment] {
-                disk.apply(change);
-                at += 1;
-                if let Change::Said(mark) = change {
-                    opened |= matches!(mark, Mark::Opened { .. });
-                    if let Mark::Replayed { refused, accepted } = mark {
-                        counts.replays_refused += refused;
-                        if *accepted > 0 {
-                            counts.violation(format!("seed {seed}: {accepted} replays accepted by a worker"));
-                        }
-                    }
-                    let later = stretch.changes[at..].iter().filter_map(|change| match change {
-                        Change::Said(mark) => Some(mark),
-                        _ => None,
-                    });
-                    known.hear(mark, later);
-                }
-            }
+        for (at, is_damage) in plan(stretch.changes.len(), own, damages, &mut run.random) {
+            moment.advance(stretch, at, run);
             if !(self.proceed)() {
                 return Ok(());
             }
-            // Before the database is made nothing was promised of it.
-            if is_damage && (opened || stretch.generation > 1) {
-                self.damage(&disk.live(), &mut earlier, &known, seed, at, random, counts)?;
-            }
             if is_damage {
+                // Before the database is made nothing was promised of it.
+                if moment.opened || stretch.generation > 1 {
+                    self.damage(&moment, &mut earlier, run)?;
+                }
                 continue;
             }
-            let in_recovery = stretch.generation > 1 && !opened;
-            let cut = Cut::random(random);
-            let survivor = self.cut(
-                &disk,
-                &cut,
-                &known,
-                (seed, at),
-                stretch.generation,
-                in_recovery,
-                random,
-                counts,
-            )?;
+            let survivor = self.cut(&moment, stretch.generation, run)?;
             let wanted = records - seeds.len() as u64;
             if let Some(survivor) = survivor
                 && wanted > 0
-                && (wanted >= cuts_left || random.random_range(0..cuts_left) < wanted)
+                && (wanted >= cuts_left || run.random.random_range(0..cuts_left) < wanted)
             {
                 seeds.push(survivor);
             }
             cuts_left -= 1;
         }
-        if !disk.live().is_empty() {
-            self.foreign = disk.live();
+        let live = moment.disk.live();
+        if !live.is_empty() {
+            self.foreign = live;
         }
         let number = seeds.len() as u64;
         for (place, (image, known)) in (0..).zip(seeds) {
             // Spread evenly.
             let cuts = further * (place + 1) / number - further * place / number;
-            self.go_on(image, known, stretch.generation + 1, cuts, seed, random, counts)?;
+            self.go_on(image, known, stretch.generation + 1, cuts, run)?;
         }
         Ok(())
     }
 
     /// Cuts the power once. Gives what is left, when it holds what it should.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of one trial, and used once"
-    )]
-    fn cut(
-        &self,
-        disk: &Disk,
-        cut: &Cut,
-        known: &Known,
-        (seed, at): (u64, usize),
-        generation: u32,
-        in_recovery: bool,
-        random: &mut StdRng,
-        counts: &mut Counts,
-    ) -> Result<Option<(Image, Known)>> {
-        let (image, harm) = disk.cut(cut, random);
-        counts.cut(cut, &harm, generation, in_recovery);
+    fn cut(&self, moment: &Moment, generation: u32, run: &mut Run<'_>) -> Result<Option<(Image, Known)>> {
+        let cut = Cut::random(&mut run.random);
+        let (image, harm) = moment.disk.cut(&cut, &mut run.random);
+        run.counts
+            .cut(&cut, &harm, generation, generation > 1 && !moment.opened);
         let folder = self.folder.join("cut");
         check::write(&folder, &image)?;
-        if random.random_range(0..4) == 0 {
-            check::leave_shared_memory(&folder, random)?;
+        if run.random.random_range(0..4) == 0 {
+            check::leave_shared_memory(&folder, &mut run.random)?;
         }
-        let goes_on =
-            (random.random_range(0..GOES_ON) == 0).then(|| random.random_range(0..super::devices::DEVICES));
-        let wrong = match check::check(&folder, self.devices, known, Extent::Everything, goes_on) {
+        let goes_on = (run.random.random_range(0..GOES_ON) == 0).then(|| run.random.random_range(0..DEVICES));
+        let wrong = match check::check(&folder, self.devices, &moment.known, Extent::Everything, goes_on) {
             Verdict::Holds(held) => {
-                counts.held(&held);
+                run.counts.held(&held);
                 return Ok(Some((image, held.known)));
             }
             Verdict::Refused { error, .. } => describe(&error),
             Verdict::Wrong(wrong) => wrong,
         };
-        counts.violation(format!(
-            "seed {seed}, generation {generation}, after change {at}, {cut:?}: {wrong}"
-        ));
-        if let Some(kept) = std::env::var_os("TIDEGATE_KEEP") {
-            check::write(Path::new(&kept), &image)?;
-        }
+        let (seed, at) = (run.seed, moment.at);
+        let place = format!("seed {seed}, generation {generation}, after change {at}, {cut:?}");
+        run.counts.violation(format!("{place}: {wrong}"));
+        self.keep(&format!("{seed}-{generation}-{at}"), &image)?;
         Ok(None)
     }
 
     /// A worker goes on with what a cut has left; and then its power is cut.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of one trial, and used once"
-    )]
     fn go_on(
         &mut self,
         image: Image,
         known: Known,
         generation: u32,
         cuts: u64,
-        seed: u64,
-        random: &mut StdRng,
-        counts: &mut Counts,
+        run: &mut Run<'_>,
     ) -> Result<()> {
         let folder = self.folder.join("live");
         check::write(&folder, &image)?;
         let mut record = Record::over(&image);
         let work = Work {
-            seed: random.random(),
-            commits: random.random_range(1..=12),
+            seed: run.random.random(),
+            commits: run.random.random_range(1..=12),
             batch: 12,
-            prunes: random.random_range(0..4) == 0,
+            prunes: run.random.random_range(0..4) == 0,
             prunes_beside: false,
         };
-        let fate = Fate {
-            killed_at: killed_at(random),
-            ..Fate::default()
-        };
-        counts.kills += u64::from(fate.killed_at.is_some());
+        let fate = run.fate(false);
         self.recorder.run(&folder, work, &fate, &mut record)?;
-        let stretch = self.stretch(record, image, known, generation, counts)?;
-        self.sweep(&stretch, cuts, 0, seed, random, counts)
+        let stretch = self.stretch(record, image, known, generation, run.counts)?;
+        self.sweep(&stretch, cuts, 0, run)
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of one trial, and used once"
-    )]
-    fn damage(
-        &self,
-        live: &Image,
-        earlier: &mut Image,
-        known: &Known,
-        seed: u64,
-        at: usize,
-        random: &mut StdRng,
-        counts: &mut Counts,
-    ) -> Result<()> {
-        let kind = Damage::ALL[random.random_range(0..Damage::ALL.len())];
+    fn damage(&self, moment: &Moment, earlier: &mut Image, run: &mut Run<'_>) -> Result<()> {
+        let kind = Damage::ALL[run.random.random_range(0..Damage::ALL.len())];
         let folder = self.folder.join("damage");
-        let image = if kind.needs_settled() || random.random_range(0..3) == 0 {
-            // Before the database is made there is nothing to settle.
-            match damage::settled(live, &folder) {
-                Ok(image) => image,
-                Err(_) => live.clone(),
-            }
+        let live = moment.disk.live();
+        let image = if kind.needs_settled() || run.random.random_range(0..3) == 0 {
+            damage::settled(&live, &folder)?
         } else {
-            live.clone()
+            live
         };
         let before = earlier.clone();
-        if random.random_range(0..3) == 0 || earlier.is_empty() {
+        if run.random.random_range(0..3) == 0 || earlier.is_empty() {
             *earlier = image.clone();
         }
-        let Ok(Some(damaged)) = kind.apply(image, &before, &self.foreign, &folder, random) else {
-            counts.damage_without_object += 1;
+        let Some(damaged) = kind.apply(image, &before, &self.foreign, &folder, &mut run.random)? else {
+            run.counts.damage_without_object += 1;
             return Ok(());
         };
         check::write(&folder, &damaged)?;
-        let verdict = check::check(&folder, self.devices, known, Extent::Promised, None);
-        if let Verdict::Wrong(wrong) = &verdict
-            && let Some(kept) = std::env::var_os("TIDEGATE_KEEP")
+        let verdict = check::check(&folder, self.devices, &moment.known, Extent::Promised, None);
+        let (seed, at) = (run.seed, moment.at);
+        if run
+            .counts
+            .damaged(kind, verdict, &format!("seed {seed}, after change {at}"))
         {
-            check::write(Path::new(&kept), &damaged)?;
-            eprintln_debug(wrong);
+            self.keep(&format!("{seed}-{at}-{kind:?}"), &damaged)?;
         }
-        counts.damaged(kind, verdict, &format!("seed {seed}, after change {at}"));
         Ok(())
+    }
+
+    fn keep(&self, name: &str, image: &Image) -> Result<()> {
+        match self.keep {
+            Some(folder) => check::write(&folder.join(name), image),
+            None => Ok(()),
+        }
     }
 }
 
-fn eprintln_debug(text: &str) {
-    anstream::eprintln!("{text}");
+impl Moment {
+    /// Makes the changes up to `until`, and hears what the worker says.
+    fn advance(&mut self, stretch: &Stretch, until: usize, run: &mut Run<'_>) {
+        for change in &stretch.changes[self.at..until] {
+            self.disk.apply(change);
+            self.at += 1;
+            let Change::Said(mark) = change else { continue };
+            self.opened |= matches!(mark, Mark::Opened { .. });
+            if let Mark::Replayed { refused, accepted } = mark {
+                run.counts.replays_refused += refused;
+                if *accepted > 0 {
+                    let seed = run.seed;
+                    run.counts
+                        .violation(format!("seed {seed}: {accepted} replays accepted by a worker"));
+                }
+            }
+            let later = stretch.changes[self.at..]
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Said(mark) => Some(mark),
+                    _ => None,
+                });
+            self.known.hear(mark, later);
+        }
+    }
 }
 
-/// When a worker is killed, if it is.
-fn killed_at(random: &mut StdRng) -> Option<u32> {
-    let most = [12, 60, 1_500][random.random_range(0..3)];
-    (random.random_range(0..3) == 0).then(|| random.random_range(1..most))
+impl Run<'_> {
+    /// What befalls the next worker.
+    fn fate(&mut self, fails: bool) -> Fate {
+        let most = [12, 60, 1_500][self.random.random_range(0..3)];
+        let fate = Fate {
+            failing_syncs: if fails {
+                failing_syncs(&mut self.random)
+            } else {
+                Vec::new()
+            },
+            killed_at: (self.random.random_range(0..3) == 0).then(|| self.random.random_range(1..most)),
+        };
+        self.counts.failing_syncs += fate.failing_syncs.len() as u64;
+        self.counts.kills += u64::from(fate.killed_at.is_some());
+        fate
+    }
+}
+
+/// Moments in order: after how many changes, and whether it is one of damage.
+fn plan(changes: usize, cuts: u64, damages: u64, random: &mut StdRng) -> Vec<(usize, bool)> {
+    let kinds = (0..cuts).map(|_| false).chain((0..damages).map(|_| true));
+    let mut plan: Vec<_> = kinds
+        .map(|is_damage| (random.random_range(0..=changes), is_damage))
+        .collect();
+    plan.sort_unstable();
+    plan
 }
 
 /// Which syncs of a worker fail.

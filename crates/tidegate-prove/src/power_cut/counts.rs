@@ -57,7 +57,9 @@ impl Counts {
         self.replays_refused += held.replays_refused;
     }
 
-    pub(super) fn damaged(&mut self, kind: Damage, verdict: Verdict, place: &str) {
+    /// Whether it went against the claim.
+    pub(super) fn damaged(&mut self, kind: Damage, verdict: Verdict, place: &str) -> bool {
+        let before = self.violated;
         let outcomes = self.damages.entry(kind).or_default();
         match verdict {
             Verdict::Holds(held) => {
@@ -81,6 +83,7 @@ impl Counts {
             }
             Verdict::Wrong(wrong) => self.violation(format!("{place}, {}: {wrong}", kind.describe())),
         }
+        self.violated > before
     }
 
     pub(super) fn violation(&mut self, what: String) {

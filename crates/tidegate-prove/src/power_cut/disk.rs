@@ -10,8 +10,8 @@
 //! take effect in order and a sync of any file takes along all earlier ones.
 
 use super::record::Change;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -142,6 +142,8 @@ pub(super) struct Disk {
     journalled: usize,
     /// Changes so far.
     at: usize,
+    /// Whether syncs only seem to be made.
+    lies: bool,
 }
 
 impl Disk {
@@ -154,6 +156,7 @@ impl Disk {
             name_changes: Vec::new(),
             journalled: 0,
             at: 0,
+            lies: false,
         };
         // Numbered as the record does.
         for (name, bytes) in image {
@@ -164,6 +167,12 @@ impl Disk {
             });
         }
         disk
+    }
+
+    /// The same disk, with syncs that return at once and make nothing durable.
+    pub(super) fn lying(mut self) -> Self {
+        self.lies = true;
+        self
     }
 
     /// Makes the next change.
@@ -189,6 +198,7 @@ impl Disk {
                 let at = self.at;
                 self.file(*file).pending.push(Pending::Length { at, length });
             }
+            Change::Synced { .. } | Change::FolderSynced if self.lies => {}
             Change::Synced { file } => {
                 let data = Arc::clone(&self.data);
                 self.file(*file).sync(&data);
@@ -197,6 +207,16 @@ impl Disk {
             Change::SyncFailed { file } => {
                 let data = Arc::clone(&self.data);
                 self.file(*file).fail_sync(&data);
+            }
+            Change::Forgotten { seed } => {
+                let mut random = StdRng::seed_from_u64(*seed);
+                let cut = Cut {
+                    loss: Loss::Sectors,
+                    ..Cut::random(&mut random)
+                };
+                for file in &mut self.files {
+                    file.forget(&cut, &mut random);
+                }
             }
             Change::Unlinked { name } => self.name_changes.push(NameChange::Unlink(name.clone())),
             Change::FolderSynced => {
@@ -340,6 +360,20 @@ impl File {
                     self.durable.resize(length, 0);
                 }
             }
+        }
+    }
+
+    /// Decides about the bytes of failed syncs.
+    fn forget(&mut self, cut: &Cut, random: &mut StdRng) {
+        for (offset, orphan) in std::mem::take(&mut self.orphans) {
+            tear(
+                &mut self.durable,
+                offset,
+                &orphan,
+                cut,
+                random,
+                &mut Harm::default(),
+            );
         }
     }
 

@@ -131,8 +131,14 @@ impl Known {
     fn difference(&self, found: &Found, extent: Extent) -> Option<String> {
         let (rows, total) = (&found.rows, self.rows.len() as u64);
         let missing = rows.first().map_or(total, |row| row.id.unsigned_abs() - 1);
+        // Rows that retention had deleted and that are back are no loss.
+        let least = if extent == Extent::Promised {
+            0
+        } else {
+            self.pruned
+        };
         let newest_is_due = total > 0 && rows.is_empty();
-        if missing < self.pruned || missing > self.may_be_pruned || newest_is_due || missing > total {
+        if missing < least || missing > self.may_be_pruned || newest_is_due || missing > total {
             return Some(format!(
                 "{total} readings were acknowledged, {} to {} deleted by retention, and the first of {} found has number {}",
                 self.pruned,

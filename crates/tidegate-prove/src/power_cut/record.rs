@@ -1,6 +1,6 @@
 //! Runs a worker with its changes recorded, and reads the record.
 
-use super::disk::Image;
+use super::disk::{Disk, Image};
 use super::marks::{self, Mark};
 use super::worker::Work;
 use anyhow::{Context, Result, bail, ensure};
@@ -43,6 +43,11 @@ pub(super) enum Change {
         name: String,
     },
     FolderSynced,
+    /// Between two workers: of what failed syncs have left in the kernel's memory alone, this is
+    /// what the disk has. The store lets the kernel forget its copy when it opens.
+    Forgotten {
+        seed: u64,
+    },
     /// Nothing happened to the files: the worker said something.
     Said(Mark),
 }
@@ -92,6 +97,20 @@ impl Record {
     /// The changes, and the data that they refer to.
     pub(super) fn into_parts(self) -> (Vec<Change>, Arc<[u8]>) {
         (self.changes, self.data.into())
+    }
+
+    /// Says that the kernel forgets what failed syncs have left, in a way that `seed` decides.
+    pub(super) fn forget(&mut self, seed: u64) {
+        self.changes.push(Change::Forgotten { seed });
+    }
+
+    /// What programs see after all changes, where the folder held `base` before.
+    pub(super) fn live(&self, base: &Image) -> Image {
+        let mut disk = Disk::new(base, self.data.clone().into());
+        for change in &self.changes {
+            disk.apply(change);
+        }
+        disk.live()
     }
 
     /// Adds what a worker's recorder has written.

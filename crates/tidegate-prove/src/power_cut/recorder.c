@@ -42,6 +42,9 @@ static size_t folder_length;
 static uint32_t file_of[MAX_FDS];
 static char *name_of[MAX_FILES];
 static uint32_t files;
+/* Failed syncs of each file, and how many of them each descriptor has told: the kernel tells every
+ * descriptor that was open of a failure, each at its next sync. */
+static uint32_t failures[MAX_FILES], told[MAX_FDS];
 static unsigned long syncs, changes, kill_at;
 static const char *fail_at;
 static char buffer[1 << 20];
@@ -152,6 +155,7 @@ static int open_recorded(const char *path, int flags, mode_t mode) {
         }
         if (existed && (flags & O_TRUNC)) record(TRUNCATED, file, 0, "", 0);
         file_of[fd] = file;
+        told[fd] = failures[file];
     }
     pthread_mutex_unlock(&lock);
     errno = error;
@@ -282,7 +286,10 @@ static int sync_recorded(int fd, long call) {
     if (!file) return (int)syscall(call, fd);
     pthread_mutex_lock(&lock);
     int result, error = 0;
-    if (file != FOLDER && is_to_fail()) {
+    int fails = file != FOLDER && is_to_fail();
+    if (fails) failures[file]++;
+    if (file != FOLDER && told[fd] != failures[file]) {
+        told[fd] = failures[file];
         record(SYNC_FAILED, file, 0, "", 0);
         result = -1;
         error = EIO;

@@ -178,14 +178,15 @@ mod tests {
 
     #[test]
     fn sound_gateway_passes_and_each_way_to_break_it_is_noticed() {
-        let seeds = 1..=6;
-        for seed in seeds.clone().take(2) {
+        // Those first that notice most.
+        let seeds = [8, 4, 2, 1, 3, 5, 6];
+        for seed in [4, 2] {
             assert_eq!(violations(seed, None), [] as [String; 0], "seed {seed}");
         }
         for sabotage in Sabotage::value_variants() {
             let noticed = seeds
-                .clone()
-                .any(|seed| !violations(seed, Some(*sabotage)).is_empty());
+                .iter()
+                .any(|seed| !violations(*seed, Some(*sabotage)).is_empty());
             assert!(noticed, "{sabotage:?}");
         }
     }

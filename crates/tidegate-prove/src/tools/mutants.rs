@@ -23,6 +23,7 @@ const CLAIM: &str = "Every small change to the checks, the replay guard, the can
      test fail, or is listed with the reason why it changes nothing.";
 /// Where `cargo mutants` puts its folder `mutants.out`.
 const OUTPUT: &str = "target/mutants";
+const CONFIGURATION: &str = ".cargo/mutants.toml";
 const EXPLAINED: &str = "crates/tidegate-prove/mutants-explained.toml";
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -62,7 +63,7 @@ pub(crate) struct Mutants {
 impl Mutants {
     pub(crate) fn run(self) -> Result<ExitCode> {
         let mut running = Running::start("mutants", CLAIM, self.runs.map(|_| u64::from(self.seed)));
-        let explained = Explained::read(&self.sources.join(EXPLAINED))?;
+        let explained = Explained::read(&self.sources, EXPLAINED)?;
         let listed = self.listed()?;
         if self.files.is_empty() {
             for stale in explained.without_mutant(&listed) {
@@ -96,7 +97,7 @@ impl Mutants {
                 .with_context(|| format!("cannot remove {}", outcomes.display()))?;
         }
         let mut child = self
-            .command(all, &folder)
+            .command(all, &folder)?
             .spawn()
             .context("cannot run cargo mutants")?;
         let ended = watch(&mut child, &outcomes, all, &stop)?;
@@ -115,11 +116,15 @@ impl Mutants {
         if interrupted {
             running.note("Interrupted.");
         }
+        let whole = self.runs.is_none() && self.shard.is_none() && !interrupted;
+        if whole && outcomes.tested() != all as u64 {
+            running.violation(format!("only {} of {all} mutants were tested", outcomes.tested()));
+        }
         Ok(())
     }
 
-    fn command(&self, all: usize, output: &Path) -> Command {
-        let mut command = self.cargo_mutants();
+    fn command(&self, all: usize, output: &Path) -> Result<Command> {
+        let mut command = self.cargo_mutants()?;
         command
             .args([
                 "--jobs",
@@ -142,13 +147,13 @@ impl Mutants {
                 "round-robin",
             ]);
         }
-        command
+        Ok(command)
     }
 
     /// Every mutant of the chosen files.
     fn listed(&self) -> Result<Vec<Mutant>> {
         let output = self
-            .cargo_mutants()
+            .cargo_mutants()?
             .args(["--list", "--json"])
             .stderr(Stdio::inherit())
             .output()
@@ -161,13 +166,30 @@ impl Mutants {
             .context("cargo mutants lists them in another form than expected")
     }
 
-    fn cargo_mutants(&self) -> Command {
+    fn cargo_mutants(&self) -> Result<Command> {
         let mut command = Command::new("cargo");
         command.arg("mutants").arg("--dir").arg(&self.sources);
-        for file in &self.files {
-            command.args(["--file", file]);
+        if !self.files.is_empty() {
+            command.arg("--config").arg(self.configured_for_files()?);
         }
-        command
+        Ok(command)
+    }
+
+    /// The committed configuration with other files. The tool's own `--file` adds to those that the
+    /// configuration names.
+    fn configured_for_files(&self) -> Result<PathBuf> {
+        let committed = self.sources.join(CONFIGURATION);
+        let text = std::fs::read_to_string(&committed)
+            .with_context(|| format!("cannot read {}", committed.display()))?;
+        let mut table: toml::Table =
+            toml::from_str(&text).with_context(|| format!("{} is no TOML", committed.display()))?;
+        table.insert("examine_globs".into(), self.files.clone().into());
+        let folder = self.sources.join(OUTPUT);
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let path = folder.join("files.toml");
+        std::fs::write(&path, table.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 }
 

@@ -147,15 +147,17 @@ fn damage_inside_the_log_is_refused_rather_than_acknowledged_readings_forgotten(
     assert_eq!(start(&path).unwrap(), 1);
 }
 
-/// Files of a database by their ending, and back again.
-fn files(path: &Path) -> Vec<(&'static str, Option<Vec<u8>>)> {
+/// Files of a database by their ending.
+type Files = Vec<(&'static str, Option<Vec<u8>>)>;
+
+fn files(path: &Path) -> Files {
     ["", "-wal", "-commits"]
         .into_iter()
         .map(|suffix| (suffix, std::fs::read(beside(path, suffix)).ok()))
         .collect()
 }
 
-fn put(path: &Path, files: &[(&'static str, Option<Vec<u8>>)]) {
+fn put(path: &Path, files: &Files) {
     let _ = std::fs::remove_file(beside(path, "-shm"));
     for (suffix, bytes) in files {
         match bytes {
@@ -183,7 +185,10 @@ fn refusal(path: &Path) -> String {
 fn log_that_is_missing_older_or_broken_in_its_last_transaction_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let copies = tempfile::tempdir().unwrap();
-    let (path, copy) = (folder.path().join("tidegate.db"), copies.path().join("tidegate.db"));
+    let (path, copy) = (
+        folder.path().join("tidegate.db"),
+        copies.path().join("tidegate.db"),
+    );
     let mut store = open(&path, 3);
     store.commit(&[admission(0, 1, 0)], at_ms(0)).unwrap();
     let older = files(&path);
@@ -195,7 +200,8 @@ fn log_that_is_missing_older_or_broken_in_its_last_transaction_is_refused_and_le
     put(&copy, &newest);
     assert_eq!(start(&copy).unwrap(), 1);
 
-    let cases: [(&str, fn(&mut Vec<u8>)); 3] = [
+    type Damage = fn(&mut Vec<u8>);
+    let cases: [(&str, Damage); 3] = [
         ("missing", Vec::clear),
         ("cut short", |log| log.truncate(log.len() - 9_000)),
         ("broken at its end", |log| {
@@ -249,7 +255,10 @@ fn missing_or_foreign_database_beside_a_count_of_commits_is_refused() {
 #[test]
 fn rows_that_are_missing_stale_or_belong_to_nobody_are_refused() {
     let cases = [
-        ("DELETE FROM replay_state WHERE device = 2", "not those of its last commit"),
+        (
+            "DELETE FROM replay_state WHERE device = 2",
+            "not those of its last commit",
+        ),
         (
             "UPDATE replay_state SET state = (SELECT state FROM replay_state WHERE device = 2),
              checksum = (SELECT checksum FROM replay_state WHERE device = 2) WHERE device = 1",
@@ -264,15 +273,30 @@ fn rows_that_are_missing_stale_or_belong_to_nobody_are_refused() {
             "\"clock_flooq\" fails its checksum",
         ),
         ("DELETE FROM marks WHERE name = 'commits'", "`commits` is missing"),
-        ("DELETE FROM readings WHERE id = 77", "199 readings from 1 to 200 in place of 200"),
-        ("DELETE FROM readings WHERE id = 200", "readings 1 to 199 in place of 1 to 200"),
-        ("DELETE FROM readings WHERE id = 1", "readings 2 to 200 in place of 1 to 200"),
-        ("DROP INDEX readings_by_device", "the definition of readings_by_device"),
+        (
+            "DELETE FROM readings WHERE id = 77",
+            "199 readings from 1 to 200 in place of 200",
+        ),
+        (
+            "DELETE FROM readings WHERE id = 200",
+            "readings 1 to 199 in place of 1 to 200",
+        ),
+        (
+            "DELETE FROM readings WHERE id = 1",
+            "readings 2 to 200 in place of 1 to 200",
+        ),
+        (
+            "DROP INDEX readings_by_device",
+            "the definition of readings_by_device",
+        ),
     ];
     for (sql, expected) in cases {
         let folder = tempfile::tempdir().unwrap();
         let path = closed_database(folder.path());
-        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        rusqlite::Connection::open(&path)
+            .unwrap()
+            .execute_batch(sql)
+            .unwrap();
         let error = refusal(&path);
         assert!(error.contains(expected), "{sql}: {error}");
     }
@@ -308,7 +332,7 @@ fn damaged_count_of_commits_does_no_harm() {
 
 #[test]
 fn header_of_another_format_is_named() {
-    for (place, bit) in [(18, 4), (44, 1), (56, 1)] {
+    for (place, bit) in [(18, 4), (18, 0x80), (47, 8)] {
         let folder = tempfile::tempdir().unwrap();
         let path = closed_database(folder.path());
         let mut bytes = std::fs::read(&path).unwrap();

@@ -1,7 +1,7 @@
 //! What was committed is there after a restart: readings, replay states, totals, event numbers.
 
-use rusqlite::Connection;
 use crate::support::{self, admission, all_events, all_readings, at_ms, device, open, state};
+use rusqlite::Connection;
 use tidegate_envelope::id::DeviceIndex;
 use tidegate_envelope::reason::Reason;
 use tidegate_store::error::StoreError;
@@ -184,7 +184,10 @@ fn database_of_schema_version_1_is_taken_over_with_its_readings_and_states() {
         .execute_batch("UPDATE readings SET status = 'a' WHERE id = 3")
         .unwrap();
     let error = Reader::open(&path).unwrap().check().unwrap_err();
-    assert!(error.to_string().contains("reading 3 fails its checksum"), "{error}");
+    assert!(
+        error.to_string().contains("reading 3 fails its checksum"),
+        "{error}"
+    );
 }
 
 #[test]

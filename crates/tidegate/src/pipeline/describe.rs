@@ -20,6 +20,8 @@ pub(super) struct Origin {
     pub(super) topic: String,
     pub(super) source: String,
     pub(super) payload: Bytes,
+    /// Another broker delivered it, and will again unless it is acknowledged.
+    pub(super) redelivered: bool,
 }
 
 /// A refused message.

@@ -10,7 +10,7 @@ use super::describe::{self, Origin};
 use crate::clock;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_broker::Disposition;
 use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::reason::Reason;
@@ -34,6 +34,15 @@ const LOOKED_AT: usize = 4 * GROUP;
 const GLANCE: Duration = Duration::from_millis(10);
 /// After so many glances without a message, 200 ms, the database is tried all the same.
 const GLANCES: u32 = 20;
+/// Events that could be written end an outage only when no message has failed for so long: on a
+/// disk that is nearly full, the few bytes of an event fit where messages do not. Longer than any
+/// sender waits before it tries again.
+const QUIET: Duration = Duration::from_millis(800);
+/// After a failed commit, messages of another broker are not accepted for so long: they were on
+/// their way before the failure was known there. Accepting one would put it before those that
+/// failed, and these would be out of order for ever when they come again. Shorter than the pause of
+/// the subscriber before it asks for them.
+const FENCE: Duration = Duration::from_millis(50);
 /// While the database refuses to write, one event tells of all messages in so much time.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,6 +95,8 @@ pub(super) struct Gate {
     pub(super) registered: Option<Loaded>,
     /// There is one while the database refuses to write.
     pub(super) outage: Option<Outage>,
+    /// Set by a failed commit, for [`FENCE`].
+    pub(super) fence: Option<Instant>,
 }
 
 /// A time in which the database could not be written.
@@ -96,6 +107,8 @@ pub(super) struct Outage {
     /// Those among them that no event has told of.
     untold: usize,
     told: Timestamp,
+    /// When messages could not be written for the last time.
+    failed: Option<Instant>,
 }
 
 /// Senders that wait for the group's commit.
@@ -166,12 +179,22 @@ impl Gate {
             }
             Candidate::Adopt(registry) => return self.adopt(registry),
         };
+        if origin.redelivered && (answer.is_closed() || self.is_fenced()) {
+            // Where nobody waits any more, the connection is gone, and the same holds.
+            let _ = answer.send(Disposition::Unavailable);
+            return;
+        }
         let now = clock::now();
         match self.guard.admit(message, now) {
             Outcome::Admitted => group.admitted.push((origin, answer)),
             Outcome::Duplicate => group.held.push(Held::Duplicate(answer)),
             Outcome::Refused(refusal) => group.held.push(Held::Refused(refusal, now, origin, answer)),
         }
+    }
+
+    fn is_fenced(&mut self) -> bool {
+        self.fence = self.fence.filter(|until| Instant::now() < *until);
+        self.fence.is_some()
     }
 
     fn register(&mut self, devices: &[DeviceId]) -> Result<(), StoreError> {
@@ -211,6 +234,7 @@ impl Gate {
                 }
             }
             Err(failed) => {
+                self.fence = Some(Instant::now() + FENCE);
                 self.settle_held(group, false);
                 let origin = group.admitted.first().map(|(origin, _)| origin.clone());
                 self.refused_to_write(&failed.error, group.admitted.len(), origin);
@@ -237,7 +261,11 @@ impl Gate {
             messages: 0,
             untold: 0,
             told: now.minus(TELL_EVERY),
+            failed: None,
         });
+        if messages > 0 {
+            outage.failed = Some(Instant::now());
+        }
         outage.messages += messages;
         outage.untold += messages;
         if outage.untold > 0 && now.since(outage.told) >= TELL_EVERY {
@@ -286,7 +314,12 @@ impl Gate {
     /// Writes the events that wait. During an outage there are some: those that tell of it.
     fn flush(&mut self) {
         match self.store.flush() {
-            Ok(()) => self.wrote(),
+            Ok(()) => {
+                let failed = self.outage.as_ref().and_then(|outage| outage.failed);
+                if failed.is_none_or(|failed| failed.elapsed() >= QUIET) {
+                    self.wrote();
+                }
+            }
             Err(error) => self.refused_to_write(&error, 0, None),
         }
     }

@@ -11,6 +11,19 @@ pub(super) struct Mutant {
     pub(super) file: String,
     /// File, line, column and what is changed.
     pub(super) name: String,
+    pub(super) span: Span,
+}
+
+/// Where the change is.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Span {
+    pub(super) start: Position,
+}
+
+/// A place in a file; the first line is 1.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Position {
+    pub(super) line: usize,
 }
 
 impl Mutant {
@@ -101,9 +114,11 @@ mod tests {
     /// As version 27.1 writes it, without the members that are not read.
     const WRITTEN: &str = r#"{"outcomes": [
         {"scenario": "Baseline", "summary": "Success", "log_path": "log/baseline.log"},
-        {"scenario": {"Mutant": {"file": "a/b.rs", "name": "a/b.rs:4:2: replace < with <= in f", "package": "a"}},
+        {"scenario": {"Mutant": {"file": "a/b.rs", "name": "a/b.rs:4:2: replace < with <= in f",
+            "span": {"start": {"line": 4, "column": 2}, "end": {"line": 4, "column": 3}}}},
          "summary": "CaughtMutant"},
-        {"scenario": {"Mutant": {"file": "a/b.rs", "name": "a/b.rs:9:2: replace g -> bool with true"}},
+        {"scenario": {"Mutant": {"file": "a/b.rs", "name": "a/b.rs:9:2: replace g -> bool with true",
+            "span": {"start": {"line": 9, "column": 2}, "end": {"line": 9, "column": 6}}}},
          "summary": "MissedMutant"}
     ], "total_mutants": 2}"#;
 
