@@ -67,10 +67,11 @@ lint: web/dist/index.html $(PYTHON) ## Formatting, lints and types of all langua
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --document-private-items
-	cd web && npm run check && npm run lint
 	target/python/bin/ruff check -q clients/python
 	target/python/bin/ruff format -q --check clients/python
 	target/python/bin/mypy --config-file clients/python/pyproject.toml clients/python/src clients/python/tests
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cd web && npm run check && npm run lint
 
 .PHONY: test-rust
 test-rust: web/dist/index.html $(PYTHON) ## Unit and integration tests, with real brokers

@@ -188,7 +188,8 @@ const NOTES: [&str; 4] = [
      In every second cut a file's name is durable only once its folder was synced (POSIX); in the others names come in \
      order and with any sync, as in journalling file systems. In two thirds of the cuts a sector of 512 or 4,096 bytes \
      that is spoilt while it is written takes along what stood in it before. After a sync that failed, what was to be \
-     synced is never written by a later one.",
+     synced is never written by a later one, and a process started later reads what the disk has of it, which the store \
+     asks of the kernel when it opens.",
     "Not told from an earlier time: the database and its -commits file both put back together, since nothing outside \
      of the disk bears witness. What an attacker gains is bounded by the 30 s window and by cold_start.",
     "Refused only when read, or by `tidegate check`: a reading whose bits have flipped within a sound page. Not looked \

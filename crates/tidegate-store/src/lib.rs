@@ -24,6 +24,10 @@
 //! | broken page structure, readings missing in the middle | SQLite's quick check, and a count | opening, up to [`writer::QUICK_CHECK_BYTES`]; beyond that of the safety tables only, and of all with [`Reader::check`](reader::Reader::check) |
 //! | a reading altered | a checksum per row (`seal`) | whenever it is read |
 //!
+//! After a failed sync the kernel takes what it could not write for written, so nothing is committed
+//! behind it: the log starts over first (`maintenance`), and a new process reads the log from the
+//! disk (`opening`).
+//!
 //! Not noticed: the database and its `-commits` file both put back as they were earlier, which takes
 //! a witness outside of the disk; events, totals and indexes altered within sound pages.
 //!

@@ -298,14 +298,20 @@ pub(crate) fn register(
             .prepare_cached("INSERT OR IGNORE INTO devices (id) VALUES (?1)")
             .and_then(|mut statement| statement.execute([id.as_str()]))
             .map_err(failed)?;
-        let number = transaction
-            .prepare_cached("SELECT number FROM devices WHERE id = ?1")
-            .and_then(|mut statement| statement.query_row([id.as_str()], |row| row.get(0)))
+        let (number, checksum) = transaction
+            .prepare_cached(
+                "SELECT number, checksum FROM devices LEFT JOIN replay_state ON device = number WHERE id = ?1",
+            )
+            .and_then(|mut statement| {
+                statement.query_row([id.as_str()], |row| {
+                    Ok((row.get(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+                })
+            })
             .map_err(failed)?;
         registered.push(Registered {
             id: id.clone(),
             number,
-            summand: replay::stored_summand(&transaction, number).map_err(failed)?,
+            summand: checksum.map_or(0, |checksum| replay::summand(&checksum)),
         });
     }
     if let Some(reserved) = event_ids_reserved {

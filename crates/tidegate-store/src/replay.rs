@@ -84,16 +84,6 @@ pub(crate) fn write_state(
     Ok(summand(&checksum))
 }
 
-/// What the stored state of a device adds to the ledger's sum; 0 without one.
-pub(crate) fn stored_summand(transaction: &Transaction<'_>, number: i64) -> rusqlite::Result<i64> {
-    let mut statement = transaction.prepare_cached("SELECT checksum FROM replay_state WHERE device = ?1")?;
-    let mut rows = statement.query([number])?;
-    match rows.next()? {
-        Some(row) => Ok(summand(row.get_ref(0)?.as_blob()?)),
-        None => Ok(0),
-    }
-}
-
 /// A state's checksum as a number.
 pub(crate) fn summand(checksum: &[u8]) -> i64 {
     let mut bytes = [0; CHECKSUM_BYTES];

@@ -130,7 +130,7 @@ impl Rig {
 
     /// Removes the database, so that the next round starts from nothing.
     pub(super) fn forget_data(&self) -> Result<()> {
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-commits"] {
             let path = self.config.files.data.join(format!("tidegate.db{suffix}"));
             if path.exists() {
                 std::fs::remove_file(path)?;
