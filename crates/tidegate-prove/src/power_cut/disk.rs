@@ -9,11 +9,13 @@
 //! them durable and each is kept or lost by itself; and a journalling file system's, where they
 //! take effect in order and a sync of any file takes along all earlier ones.
 
+mod file;
+
 use super::record::Change;
+use file::{File, Pending};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Files by name.
@@ -98,27 +100,6 @@ pub(super) struct Harm {
     pub(super) torn_writes: u64,
     pub(super) spoilt_sectors: u64,
     pub(super) lost_names: u64,
-}
-
-#[derive(Debug, Clone)]
-enum Pending {
-    Write {
-        at: usize,
-        offset: usize,
-        data: Range<usize>,
-    },
-    Length {
-        at: usize,
-        length: usize,
-    },
-}
-
-#[derive(Debug, Clone, Default)]
-struct File {
-    durable: Vec<u8>,
-    pending: Vec<Pending>,
-    /// Bytes of failed syncs that nothing durable has replaced.
-    orphans: Vec<(usize, Vec<u8>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -245,19 +226,9 @@ impl Disk {
         for change in &self.name_changes {
             change.clone().apply(&mut names);
         }
-        let live = |file: &File| {
-            let mut bytes = file.durable.clone();
-            for (offset, orphan) in &file.orphans {
-                write(&mut bytes, *offset, orphan);
-            }
-            for pending in &file.pending {
-                pending.apply(&mut bytes, &self.data);
-            }
-            bytes
-        };
         names
             .into_iter()
-            .map(|(name, file)| (name, live(&self.files[file])))
+            .map(|(name, file)| (name, self.files[file].live(&self.data)))
             .collect()
     }
 
@@ -312,185 +283,108 @@ impl NameChange {
     }
 }
 
-impl Pending {
-    fn apply(&self, bytes: &mut Vec<u8>, data: &[u8]) {
-        match self {
-            Self::Write {
-                offset, data: range, ..
-            } => write(bytes, *offset, &data[range.clone()]),
-            Self::Length { length, .. } => bytes.resize(*length, 0),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn write(bytes: &mut Vec<u8>, offset: usize, data: &[u8]) {
-    let end = offset + data.len();
-    if bytes.len() < end {
-        bytes.resize(end, 0);
-    }
-    bytes[offset..end].copy_from_slice(data);
-}
+    const DATA: [u8; 8_192] = [7; 8_192];
 
-impl File {
-    fn sync(&mut self, data: &[u8]) {
-        for pending in std::mem::take(&mut self.pending) {
-            match &pending {
-                Pending::Write {
-                    offset, data: range, ..
-                } => self.replace_orphans(*offset..*offset + range.len()),
-                Pending::Length { length, .. } => self.replace_orphans(*length..usize::MAX),
-            }
-            pending.apply(&mut self.durable, data);
+    fn wrote(offset: u64, length: usize) -> Change {
+        Change::Wrote {
+            file: 0,
+            offset,
+            data: 0..length,
         }
     }
 
-    /// What was to be synced is in the kernel's memory only, and will never be written.
-    fn fail_sync(&mut self, data: &[u8]) {
-        for pending in std::mem::take(&mut self.pending) {
-            match pending {
-                Pending::Write {
-                    offset, data: range, ..
-                } => {
-                    self.replace_orphans(offset..offset + range.len());
-                    self.orphans.push((offset, data[range].to_vec()));
-                }
-                // Lengths are the file system's own, and come with its journal.
-                Pending::Length { length, .. } => {
-                    self.replace_orphans(length..usize::MAX);
-                    self.durable.resize(length, 0);
-                }
-            }
+    fn disk(changes: &[Change]) -> Disk {
+        let mut disk = Disk::new(&Image::new(), Arc::from(DATA));
+        let name = "a".to_owned();
+        disk.apply(&Change::Created { file: 0, name });
+        for change in changes {
+            disk.apply(change);
         }
+        disk
     }
 
-    /// Decides about the bytes of failed syncs.
-    fn forget(&mut self, cut: &Cut, random: &mut StdRng) {
-        for (offset, orphan) in std::mem::take(&mut self.orphans) {
-            tear(
-                &mut self.durable,
-                offset,
-                &orphan,
-                cut,
-                random,
-                &mut Harm::default(),
+    /// What some hundred cuts leave of the one file; `None` where there is none.
+    fn left(disk: &Disk, loss: Loss) -> Vec<Option<Vec<u8>>> {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut once = || {
+            let cut = Cut {
+                loss,
+                ..Cut::random(&mut random)
+            };
+            disk.cut(&cut, &mut random).0.remove("a")
+        };
+        (0..300).map(|_| once()).collect()
+    }
+
+    #[test]
+    fn what_was_synced_is_there_after_every_cut() {
+        let synced = disk(&[wrote(0, 5_000), Change::Synced { file: 0 }, Change::FolderSynced]);
+        for loss in Loss::ALL {
+            assert!(
+                left(&synced, loss)
+                    .iter()
+                    .all(|left| *left == Some(vec![7; 5_000])),
+                "{loss:?}"
             );
         }
+        assert!(
+            left(&disk(&[wrote(0, 5_000)]), Loss::All)
+                .iter()
+                .all(|left| left.as_deref().is_none_or(<[u8]>::is_empty))
+        );
     }
 
-    fn replace_orphans(&mut self, replaced: Range<usize>) {
-        let mut left = Vec::with_capacity(self.orphans.len());
-        for (offset, bytes) in self.orphans.drain(..) {
-            let end = offset + bytes.len();
-            if replaced.end <= offset || end <= replaced.start {
-                left.push((offset, bytes));
-                continue;
-            }
-            if offset < replaced.start {
-                left.push((offset, bytes[..replaced.start - offset].to_vec()));
-            }
-            if replaced.end < end {
-                left.push((replaced.end, bytes[replaced.end - offset..].to_vec()));
-            }
-        }
-        self.orphans = left;
+    #[test]
+    fn name_without_a_sync_of_its_folder_may_be_lost_with_strict_names_alone() {
+        let disk = disk(&[wrote(0, 10), Change::Synced { file: 0 }]);
+        let left = left(&disk, Loss::All);
+        assert!(left.contains(&None) && left.contains(&Some(vec![7; 10])));
     }
 
-    fn after(&self, data: &[u8], cut: &Cut, until: usize, random: &mut StdRng, harm: &mut Harm) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        for (offset, orphan) in &self.orphans {
-            match cut.loss {
-                Loss::All => {}
-                Loss::None => write(&mut bytes, *offset, orphan),
-                _ => tear(&mut bytes, *offset, orphan, cut, random, harm),
-            }
-        }
-        for pending in &self.pending {
-            if cut.lengths_first
-                && let Pending::Write {
-                    offset, data: range, ..
-                } = pending
-                && bytes.len() < *offset + range.len()
-            {
-                bytes.resize(*offset + range.len(), 0);
-            }
-            let percent = random.random_range(0..100);
-            let at = match pending {
-                Pending::Write { at, .. } | Pending::Length { at, .. } => *at,
+    #[test]
+    fn sync_after_a_failed_one_makes_only_what_is_new_durable() {
+        let failed = [
+            Change::FolderSynced,
+            wrote(0, 4_096),
+            Change::SyncFailed { file: 0 },
+            wrote(2_048, 4_096),
+            Change::Synced { file: 0 },
+        ];
+        let half = [[0; 2_048].as_slice(), &[7; 4_096]].concat();
+        assert!(
+            left(&disk(&failed), Loss::All)
+                .iter()
+                .all(|left| left.as_ref() == Some(&half))
+        );
+        assert_eq!(disk(&failed).live()["a"], [7; 6_144]);
+    }
+
+    #[test]
+    fn spoilt_sector_takes_synced_bytes_along_unless_overwriting_is_safe() {
+        let disk = disk(&[
+            Change::FolderSynced,
+            wrote(0, 512),
+            Change::Synced { file: 0 },
+            wrote(512, 1_024),
+        ]);
+        let spoilt = |powersafe| {
+            let mut random = StdRng::seed_from_u64(1);
+            let mut once = || {
+                let cut = Cut {
+                    loss: Loss::Garbage,
+                    sector: 4_096,
+                    powersafe,
+                    ..Cut::random(&mut random)
+                };
+                disk.cut(&cut, &mut random).0["a"][..512] != [7; 512]
             };
-            let kept = match cut.loss {
-                Loss::All => false,
-                Loss::None => true,
-                Loss::Tail => at < until,
-                Loss::Writes | Loss::Sectors | Loss::Garbage => percent < cut.kept_percent,
-            };
-            match pending {
-                Pending::Write {
-                    offset, data: range, ..
-                } if matches!(cut.loss, Loss::Sectors | Loss::Garbage)
-                    || (cut.loss == Loss::Tail && at == until) =>
-                {
-                    tear(&mut bytes, *offset, &data[range.clone()], cut, random, harm);
-                }
-                _ if kept => pending.apply(&mut bytes, data),
-                _ => harm.lost_writes += 1,
-            }
-        }
-        bytes
-    }
-}
-
-/// Writes `data` sector by sector, as the cut has it.
-fn tear(bytes: &mut Vec<u8>, offset: usize, data: &[u8], cut: &Cut, random: &mut StdRng, harm: &mut Harm) {
-    let end = offset + data.len();
-    let mut start = offset;
-    let (mut kept_some, mut lost_some) = (false, false);
-    // In order up to a sector, or each by itself.
-    let breaks_at = random.random_range(offset..=end);
-    while start < end {
-        let stop = end.min((start / cut.sector + 1) * cut.sector);
-        let part = &data[start - offset..stop - offset];
-        let kept = if cut.loss == Loss::Tail {
-            stop <= breaks_at
-        } else {
-            random.random_range(0..100) < cut.kept_percent
+            (0..300).any(|_| once())
         };
-        if cut.loss == Loss::Garbage && random.random_range(0..4) == 0 {
-            harm.spoilt_sectors += 1;
-            spoil(bytes, start, part, cut, random);
-            lost_some = true;
-        } else if kept {
-            write(bytes, start, part);
-            kept_some = true;
-        } else {
-            lost_some = true;
-        }
-        start = stop;
-    }
-    match (kept_some, lost_some) {
-        (true, true) => harm.torn_writes += 1,
-        (false, true) => harm.lost_writes += 1,
-        _ => {}
-    }
-}
-
-/// Leaves anything in the sector that `part` was being written to.
-fn spoil(bytes: &mut Vec<u8>, start: usize, part: &[u8], cut: &Cut, random: &mut StdRng) {
-    write(bytes, start, part);
-    let sector = if cut.powersafe {
-        start..start + part.len()
-    } else {
-        let first = start / cut.sector * cut.sector;
-        first..bytes.len().min(first + cut.sector)
-    };
-    let sector = &mut bytes[sector];
-    match random.random_range(0..3) {
-        0 => sector.fill(0),
-        1 => random.fill(sector),
-        _ => {
-            for _ in 0..random.random_range(1..=4) {
-                let bit = random.random_range(0..sector.len() * 8);
-                sector[bit / 8] ^= 1 << (bit % 8);
-            }
-        }
+        assert!(spoilt(false));
+        assert!(!spoilt(true));
     }
 }
