@@ -142,10 +142,7 @@ impl Disk {
         // Numbered as the record does.
         for (name, bytes) in image {
             disk.names.insert(name.clone(), disk.files.len());
-            disk.files.push(File {
-                durable: bytes.clone(),
-                ..File::default()
-            });
+            disk.files.push(File::holding(bytes.clone()));
         }
         disk
     }
