@@ -224,7 +224,8 @@ fn run_apart(seed: u64, sabotage: Option<Sabotage>) -> Result<Outcome> {
         .context("cannot start a simulation")?;
     serde_json::from_slice(&output.stdout).with_context(|| {
         let said = String::from_utf8_lossy(&output.stderr);
-        format!("seed {seed} ended without an outcome: {}", said.trim())
+        let status = output.status;
+        format!("seed {seed} ended without an outcome ({status}): {}", said.trim())
     })
 }
 
