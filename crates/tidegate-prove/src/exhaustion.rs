@@ -7,7 +7,7 @@ mod volume;
 
 use crate::kill::ledger::Counts;
 use crate::kill::site::Broker;
-use crate::kill::{progress_bar, stop_on_interrupt};
+use crate::progress::{progress_bar, stop_on_interrupt};
 use crate::report::Running;
 use anyhow::Result;
 use clap::{Args, ValueEnum};

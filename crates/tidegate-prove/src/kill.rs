@@ -7,11 +7,12 @@ pub(crate) mod ledger;
 pub(crate) mod site;
 pub(crate) mod traffic;
 
+use crate::progress::{progress_bar, stop_on_interrupt};
 use crate::report::Running;
 use anyhow::{Context, Result, anyhow};
 use campaign::Plan;
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use ledger::Counts;
 use site::Broker;
 use std::collections::VecDeque;
@@ -19,7 +20,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Lives at one site; then a fresh one, so that "everything since the start" stays bounded.
 const LIVES_PER_SITE: u32 = 1_000;
@@ -152,37 +152,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-/// A bar that counts so many `things`, with a message beside it.
-pub(crate) fn progress_bar(number: u64, things: &str) -> Result<ProgressBar> {
-    let style = format!("{{wide_bar}} {{pos}}/{{len}} {things}, {{elapsed}} of {{duration}}  {{msg}}");
-    Ok(ProgressBar::new(number).with_style(ProgressStyle::with_template(&style)?))
-}
-
-/// Ctrl-C, or a request to end, ends a proof after what is under way, with its comparison and its
-/// report; and so no process of it is left behind.
-pub(crate) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let set = Arc::clone(&stop);
-    let asked = async move {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        set.store(true, Ordering::Relaxed);
-        std::io::Result::Ok(())
-    };
-    // Ends with the process: there may never be a signal.
-    std::thread::Builder::new()
-        .name("interrupt".into())
-        .spawn(move || runtime.block_on(asked))?;
-    Ok(stop)
 }
 
 fn report(running: &mut Running, found: &Counts, interrupted: bool) {

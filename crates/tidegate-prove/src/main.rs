@@ -7,6 +7,7 @@ mod exhaustion;
 mod kill;
 mod model;
 mod power_cut;
+mod progress;
 mod publisher_kill;
 mod report;
 mod simulate;

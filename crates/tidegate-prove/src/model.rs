@@ -10,7 +10,7 @@ mod disk;
 mod events;
 mod world;
 
-use crate::kill::stop_on_interrupt;
+use crate::progress::stop_on_interrupt;
 use crate::report::Running;
 use anyhow::Result;
 use clap::Args;

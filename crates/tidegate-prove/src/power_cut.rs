@@ -15,6 +15,7 @@ mod marks;
 mod record;
 mod worker;
 
+use crate::progress::stop_on_interrupt;
 use crate::report::Running;
 use anyhow::{Context, Result, anyhow};
 use campaign::{Campaign, Plan};
@@ -238,21 +239,4 @@ impl Shared<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .pop_front()
     }
-}
-
-/// Set by Ctrl-C: what has been found until then is reported.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let flag = Arc::clone(&stop);
-    std::thread::Builder::new()
-        .name("interrupt".into())
-        .spawn(move || {
-            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-                flag.store(true, Ordering::Relaxed);
-            }
-        })?;
-    Ok(stop)
 }

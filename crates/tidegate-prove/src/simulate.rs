@@ -15,7 +15,7 @@ mod ledger;
 mod plan;
 mod run;
 
-use crate::kill::{progress_bar, stop_on_interrupt};
+use crate::progress::{progress_bar, stop_on_interrupt};
 use crate::report::Running;
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};

@@ -5,7 +5,7 @@
 
 mod libfuzzer;
 
-use crate::kill::stop_on_interrupt;
+use crate::progress::stop_on_interrupt;
 use crate::report::Running;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;

@@ -7,7 +7,7 @@
 mod explained;
 mod outcomes;
 
-use crate::kill::stop_on_interrupt;
+use crate::progress::stop_on_interrupt;
 use crate::report::Running;
 use anyhow::{Context, Result, ensure};
 use clap::Args;

@@ -114,18 +114,7 @@ fn list(place: &Place, format: Format) -> Result<()> {
                     device.key_epoch.to_string(),
                 ]
             });
-            if matches!(format, Format::Csv) {
-                let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
-                writer.write_record(header)?;
-                for row in rows {
-                    writer.write_record(row)?;
-                }
-                writer.flush()?;
-            } else {
-                let mut table = table::new(&header);
-                table.add_rows(rows);
-                anstream::println!("{table}");
-            }
+            table::print(header, rows, format)?;
         }
     }
     Ok(())

@@ -94,19 +94,7 @@ fn list(config: &Config, named: &[String], format: Format) -> Result<()> {
             standing.state.clone(),
         ]
     });
-    if format == Format::Csv {
-        let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
-        writer.write_record(header)?;
-        for row in rows {
-            writer.write_record(row)?;
-        }
-        writer.flush()?;
-    } else {
-        let mut table = table::new(&header);
-        table.add_rows(rows);
-        anstream::println!("{table}");
-    }
-    Ok(())
+    table::print(header, rows, format)
 }
 
 /// How many devices have a newer key than the one they were last seen with.

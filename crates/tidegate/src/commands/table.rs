@@ -2,6 +2,7 @@
 
 use super::Format;
 use crate::clock;
+use anyhow::Result;
 use clap::Args;
 use comfy_table::{LineStyle, Table, presets};
 use std::path::Path;
@@ -39,6 +40,27 @@ pub(super) fn new(header: &[&str]) -> Table {
     table.load_style(presets::NOTHING.header_separator(line));
     table.set_header(header.iter().copied());
     table
+}
+
+/// Prints rows as comma-separated values for [`Format::Csv`], else as a table.
+pub(super) fn print<const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    format: Format,
+) -> Result<()> {
+    if format == Format::Csv {
+        let mut writer = csv::Writer::from_writer(std::io::stdout().lock());
+        writer.write_record(header)?;
+        for row in rows {
+            writer.write_record(row)?;
+        }
+        writer.flush()?;
+    } else {
+        let mut table = new(&header);
+        table.add_rows(rows);
+        anstream::println!("{table}");
+    }
+    Ok(())
 }
 
 pub(super) fn no_database(path: &Path) -> String {
