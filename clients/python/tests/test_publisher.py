@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import time
 import urllib.request
@@ -132,6 +133,22 @@ def test_nothing_is_lost_or_doubled_when_the_gateway_is_killed(site: Site) -> No
     sequences += [publisher.publish(READING) for _ in range(20)]
     site.start()
     assert publisher.close(PATIENCE_S) == 0
+    stored = [reading["sequence"] for reading in site.readings("device-001")]
+    assert sorted(stored) == sequences
+
+
+def test_messages_of_an_outage_are_sent_again_when_the_database_can_be_written(site: Site) -> None:
+    publisher = site.publisher()
+    sequences = [publisher.publish(READING)]
+    wait_for("the first acknowledgement", lambda: publisher.counts.acknowledged == 1)
+    database = sqlite3.connect(site.folder / "data" / "tidegate.db", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    sequences += [publisher.publish(READING) for _ in range(20)]
+    wait_for("a message that could not be stored", lambda: publisher.counts.postponed > 0)
+    database.execute("ROLLBACK")
+    database.close()
+    assert publisher.close(PATIENCE_S) == 0
+    assert (publisher.counts.acknowledged, publisher.counts.refused) == (len(sequences), 0)
     stored = [reading["sequence"] for reading in site.readings("device-001")]
     assert sorted(stored) == sequences
 

@@ -85,7 +85,7 @@ impl Exhaustion {
             let mut longest = Recovery::default();
             for _ in 0..self.runs {
                 if stop.load(Ordering::Relaxed) {
-                    running.note("Interrupted: fewer cases than asked for.");
+                    running.interrupted();
                     break;
                 }
                 match case.run(&self.binary)? {

@@ -172,7 +172,7 @@ fn report(running: &mut Running, found: &Counts, interrupted: bool) {
         running.note(note);
     }
     if interrupted {
-        running.note("Interrupted: fewer kills than asked for.");
+        running.interrupted();
     }
 }
 

@@ -83,8 +83,9 @@ impl Model {
         for (what, times) in coverage.counts() {
             running.count(&format!("times reached: {what}"), times);
         }
-        let whole = self.runs.is_none() && !stop.load(Ordering::Relaxed);
-        if whole {
+        if stop.load(Ordering::Relaxed) {
+            running.interrupted();
+        } else if self.runs.is_none() {
             for what in MUST_BE_REACHED.iter().filter(|what| coverage.times(what) == 0) {
                 running.violation(format!("{what} was never reached, so nothing is shown about it"));
             }

@@ -149,7 +149,7 @@ impl PowerCut {
         let counts = shared.counts.into_inner().unwrap_or_else(PoisonError::into_inner);
         counts.report(&mut running);
         if stopped {
-            running.note("Ended before its time.");
+            running.interrupted();
         }
         for note in NOTES {
             running.note(note);

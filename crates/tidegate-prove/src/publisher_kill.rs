@@ -83,7 +83,7 @@ impl PublisherKill {
         let cuts = self.runs.saturating_mul(self.cuts_per_kill);
         let cuts = power_cut::prove(cuts, self.seed, &wire.stopped);
         if wire.stopped() {
-            report.note("Stopped by hand before its end.");
+            report.interrupted();
         }
         // The broker has by now read what was in a socket when its publisher died.
         ledger.enter_late(wire.close());

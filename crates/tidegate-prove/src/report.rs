@@ -29,11 +29,33 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     /// What the counts do not say: limits, and how they are known.
     pub(crate) notes: Vec<String>,
+    /// Whether it was stopped before its end.
+    interrupted: bool,
     seconds: u64,
     /// Commit of the tree, with `+` when it was changed since.
     tree: String,
     /// UTC date of the run.
     date: String,
+}
+
+/// How a proof ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Held,
+    DidNotHold,
+    Interrupted,
+}
+
+impl Report {
+    fn verdict(&self) -> Verdict {
+        if !self.violations.is_empty() {
+            Verdict::DidNotHold
+        } else if self.interrupted {
+            Verdict::Interrupted
+        } else {
+            Verdict::Held
+        }
+    }
 }
 
 /// A proof that is under way.
@@ -55,6 +77,7 @@ impl Running {
             counts: Vec::new(),
             violations: Vec::new(),
             notes: Vec::new(),
+            interrupted: false,
             seconds: 0,
             tree: tree(),
             date: output("date", &["-u", "+%Y-%m-%d"]),
@@ -80,6 +103,11 @@ impl Running {
         self.report.notes.push(what.into());
     }
 
+    /// It was stopped before its end: what it has seen is not the whole proof.
+    pub(crate) fn interrupted(&mut self) {
+        self.report.interrupted = true;
+    }
+
     /// Keeps the report, shows it, and says whether the claim held.
     pub(crate) fn finish(mut self) -> Result<ExitCode> {
         self.report.seconds = self.started.elapsed().as_secs();
@@ -94,14 +122,17 @@ impl Running {
         for violation in &self.report.violations {
             anstream::println!("VIOLATION: {violation}");
         }
-        let held = self.report.violations.is_empty();
-        let verdict = if held { "held" } else { "DID NOT HOLD" };
+        let (verdict, code) = match self.report.verdict() {
+            Verdict::Held => ("held", ExitCode::SUCCESS),
+            Verdict::DidNotHold => ("DID NOT HOLD", ExitCode::FAILURE),
+            // As a shell says of a program that Ctrl-C has ended.
+            Verdict::Interrupted => (
+                "interrupted; nothing against the claim so far",
+                ExitCode::from(130),
+            ),
+        };
         anstream::println!("{}: {verdict} ({} s)", self.report.name, self.report.seconds);
-        Ok(if held {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        })
+        Ok(code)
     }
 }
 
@@ -153,10 +184,10 @@ impl Write {
 }
 
 fn describe(report: &Report, text: &mut String) -> std::fmt::Result {
-    let verdict = if report.violations.is_empty() {
-        "Held."
-    } else {
-        "**Did not hold.**"
+    let verdict = match report.verdict() {
+        Verdict::Held => "Held.",
+        Verdict::DidNotHold => "**Did not hold.**",
+        Verdict::Interrupted => "**Interrupted**; nothing against it so far.",
     };
     write!(text, "\n## {}\n\n{} {verdict}\n\n", report.name, report.claim)?;
     writeln!(text, "    {}\n", report.command)?;

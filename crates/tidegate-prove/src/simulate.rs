@@ -122,7 +122,7 @@ impl Simulate {
             }
         }
         if found.runs < self.runs {
-            report.note("Interrupted: fewer seeds than asked for.");
+            report.interrupted();
         }
         report.note("Each run covers 110 s of simulated time: faults for 40 s, then everything heals.");
         report.note(

@@ -8,6 +8,7 @@ Three threads: the caller's fills the queue, paho's reports what happened, and o
 paho calls back with locks of its own held, so its callbacks only leave a note for our thread.
 """
 
+import bisect
 import contextlib
 import os
 import queue
@@ -40,6 +41,11 @@ LONGEST_WAIT_S = 30
 _SESSION_EXPIRY_S = 300
 _KEEP_ALIVE_S = 30
 _REFUSED = 0x80
+_NOT_STORED = 0x83
+"""MQTT 5 §3.4.2.1, implementation specific: the gateway could not store the message."""
+_FIRST_HOLD_S = 0.25
+_LONGEST_HOLD_S = 0.5
+"""Pauses before such a message is sent again: within a second of an outage's end it is taken."""
 _TIME_IS_OLD_S = 3600.0
 _TIME_ASKED_AGAIN_S = 10.0
 _LOOK_AROUND_S = 1.0
@@ -100,6 +106,8 @@ class Counts:
     """Given to `publish` and taken."""
     acknowledged: int = 0
     """The broker has them; from a Tidegate broker this means verified and durable."""
+    postponed: int = 0
+    """Times that a message could not be stored; it is sent again."""
     refused: int = 0
     """The broker said no; `on_refused` was called with the reason."""
     dropped: int = 0
@@ -186,7 +194,11 @@ class Publisher:
         self._waiting: deque[_Message] = deque()
         self._in_flight: dict[int, _Message] = {}
         self._counts = Counts()
-        # Guards the three above, and is never held while paho is called.
+        # The pause that is under way, when it ends, and the one before it.
+        self._hold_s: float | None = None
+        self._held_until = 0.0
+        self._last_hold_s = 0.0
+        # Guards what is above from `_waiting` on, and is never held while paho is called.
         self._changed = threading.Condition()
         self._notes: queue.SimpleQueue[_Answered | _Command | _Note] = queue.SimpleQueue()
         self._sequence = SequenceFile(state, device)
@@ -325,7 +337,7 @@ class Publisher:
         """The sending thread: everything that has happened, one note after the other."""
         while True:
             try:
-                note = self._notes.get(timeout=_LOOK_AROUND_S)
+                note = self._notes.get(timeout=_LOOK_AROUND_S if self._hold_s is None else _FIRST_HOLD_S / 4)
             except queue.Empty:
                 note = _Note.WAKE
             match note:
@@ -344,7 +356,7 @@ class Publisher:
 
     def _send(self) -> None:
         """Hands over what fits into the window."""
-        while self._client.is_connected():
+        while self._client.is_connected() and not self._holds_back():
             with self._changed:
                 if not self._waiting or len(self._in_flight) >= self._window:
                     return
@@ -363,12 +375,39 @@ class Publisher:
             with self._changed:
                 self._in_flight[sent.mid] = self._in_flight.pop(_BEING_SENT)
 
+    def _holds_back(self) -> bool:
+        """Whether to wait: for the gateway's store, and for the answers to all that is in flight.
+
+        What is in flight behind a message that was not stored comes back too, and must be in its
+        place before the first is sent again.
+        """
+        if self._hold_s is None:
+            return False
+        with self._changed:
+            if self._in_flight or time.monotonic() < self._held_until:
+                return True
+        self._last_hold_s, self._hold_s = self._hold_s, None
+        return False
+
+    def _postpone(self, message: _Message) -> None:
+        """Puts a message back in its place, and sends nothing for a while."""
+        if self._hold_s is None:
+            self._hold_s = min(max(2 * self._last_hold_s, _FIRST_HOLD_S), _LONGEST_HOLD_S)
+            self._held_until = time.monotonic() + self._hold_s
+        bisect.insort(self._waiting, message, key=lambda waiting: waiting.sequence)
+
     def _answered(self, mid: int, reason: ReasonCode) -> None:
         refused = reason.value >= _REFUSED
         with self._changed:
             message = self._in_flight.pop(mid, None)
             if message is None:
                 return
+            if reason.value == _NOT_STORED:
+                self._postpone(message)
+                self._count(postponed=1)
+                self._changed.notify_all()
+                return
+            self._last_hold_s = 0.0
             self._count(acknowledged=int(not refused), refused=int(refused))
             self._changed.notify_all()
         if refused and self._on_refused is not None:
@@ -407,13 +446,20 @@ class Publisher:
         self._notes.put(_Command(message.payload))
 
     def _count(
-        self, *, published: int = 0, acknowledged: int = 0, refused: int = 0, dropped: int = 0
+        self,
+        *,
+        published: int = 0,
+        acknowledged: int = 0,
+        postponed: int = 0,
+        refused: int = 0,
+        dropped: int = 0,
     ) -> None:
         counts = self._counts
         self._counts = replace(
             counts,
             published=counts.published + published,
             acknowledged=counts.acknowledged + acknowledged,
+            postponed=counts.postponed + postponed,
             refused=counts.refused + refused,
             dropped=counts.dropped + dropped,
         )

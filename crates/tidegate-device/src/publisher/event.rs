@@ -42,6 +42,13 @@ pub enum Event {
         /// From the call of `publish` to now.
         after: Duration,
     },
+    /// The gateway could not store the message (PUBACK 0x83); it is sent again.
+    Postponed {
+        /// Which message.
+        sequence: Sequence,
+        /// When, at the earliest.
+        retry_in: Duration,
+    },
     /// The broker refused the message with an MQTT 5 reason code; it is not sent again.
     Refused {
         /// Which message.
@@ -77,6 +84,8 @@ pub struct Counts {
     pub disconnected: u64,
     /// Messages that the broker took.
     pub acknowledged: u64,
+    /// Times that a message could not be stored.
+    pub postponed: u64,
     /// Messages that it refused.
     pub refused: u64,
     /// Messages never sent.
@@ -101,6 +110,7 @@ struct Totals {
     connected: AtomicU64,
     disconnected: AtomicU64,
     acknowledged: AtomicU64,
+    postponed: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
     time_set: AtomicU64,
@@ -125,6 +135,7 @@ impl Events {
             Event::Connected { .. } => &self.totals.connected,
             Event::Disconnected { .. } => &self.totals.disconnected,
             Event::Acknowledged { .. } => &self.totals.acknowledged,
+            Event::Postponed { .. } => &self.totals.postponed,
             Event::Refused { .. } => &self.totals.refused,
             Event::Dropped { .. } => &self.totals.dropped,
             Event::TimeSet { .. } => &self.totals.time_set,
@@ -143,6 +154,7 @@ impl Events {
             connected: read(&self.totals.connected),
             disconnected: read(&self.totals.disconnected),
             acknowledged: read(&self.totals.acknowledged),
+            postponed: read(&self.totals.postponed),
             refused: read(&self.totals.refused),
             dropped: read(&self.totals.dropped),
             time_set: read(&self.totals.time_set),

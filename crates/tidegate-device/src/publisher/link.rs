@@ -35,6 +35,9 @@ const SESSION_EXPIRY_S: u32 = 300;
 const MAX_INCOMING_BYTES: u32 = 4_096;
 /// A subscription and a question for the time, beside the messages.
 const MORE_REQUESTS: usize = 2;
+/// Longest pause before what could not be stored is sent again: within a second of the end of an
+/// outage messages are taken again.
+const LONGEST_HOLD: Duration = Duration::from_millis(500);
 /// How long the farewell may take after the last acknowledgement.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -53,6 +56,9 @@ pub(super) struct Link {
     random: StdRng,
     /// Since when there is a connection.
     connected: Option<Instant>,
+    /// While the gateway cannot store: when to send again, and how long it has been so.
+    hold: Option<Instant>,
+    store_backoff: Backoff,
     echo: Option<Echo>,
 }
 
@@ -119,6 +125,8 @@ impl Link {
                 .jitter_seed
                 .map_or_else(rand::make_rng, StdRng::seed_from_u64),
             connected: None,
+            hold: None,
+            store_backoff: Backoff::default(),
             echo,
         }
     }
@@ -148,6 +156,9 @@ impl Link {
                         Some(outcome) = self.notices.next() => self.on_outcome(outcome),
                         () = self.queue.filled.notified(), if self.may_send() => {}
                         () = until(next_question) => {}
+                        () = until(self.hold), if self.hold.is_some() && self.notices.is_empty() => {
+                            self.hold = None;
+                        }
                         () = until(deadline) => break None,
                         request = close_requests.recv(), if closing.is_none() => match request {
                             Some(request) => closing = Some(request),
@@ -251,11 +262,22 @@ impl Link {
         match result {
             Ok(PublishResult::Qos1(ack)) => match ack.reason {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => {
+                    self.store_backoff.reset();
                     let after = entry.queued.elapsed();
                     self.events.emit(Event::Acknowledged {
                         sequence: entry.sequence,
                         after,
                     });
+                }
+                // Not stored, and not the message's fault. What is in flight behind it comes back
+                // too, and must be in its place before the first is sent again.
+                PubAckReason::ImplementationSpecificError => {
+                    let retry_in = self.hold_back();
+                    self.events.emit(Event::Postponed {
+                        sequence: entry.sequence,
+                        retry_in,
+                    });
+                    self.queue.put_back(entry, &self.events);
                 }
                 refused => {
                     self.events.emit(Event::Refused {
@@ -315,8 +337,18 @@ impl Link {
         }
     }
 
+    /// Sends nothing for a while, which grows as long as nothing is stored.
+    fn hold_back(&mut self) -> Duration {
+        let now = Instant::now();
+        let until = self
+            .hold
+            .unwrap_or_else(|| now + self.store_backoff.next_wait(&mut self.random).min(LONGEST_HOLD));
+        self.hold = Some(until);
+        until - now
+    }
+
     fn may_send(&self) -> bool {
-        self.connected.is_some() && self.notices.len() < self.in_flight
+        self.connected.is_some() && self.hold.is_none() && self.notices.len() < self.in_flight
     }
 
     fn is_done(&self) -> bool {

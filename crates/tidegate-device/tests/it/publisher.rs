@@ -86,6 +86,37 @@ async fn refused_message_is_reported_with_its_code_and_not_sent_again() {
     );
 }
 
+#[tokio::test]
+async fn messages_that_could_not_be_stored_are_sent_again_in_order_once_all_are_answered() {
+    let (rig, broker) = (Rig::new(), Broker::plain().await);
+    let (mut publisher, mut events) = rig.start(rig.config(broker.port()));
+    let mut connection = broker.accept(false).await.unwrap();
+    assert_eq!(next(&mut events).await, Event::Connected { resumed: false });
+    let sequences = [(); 3].map(|()| rig.publish(&mut publisher));
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(connection.published().await.0);
+    }
+    for (id, postponed) in sent.iter().zip(&sequences) {
+        connection.answer(*id, 0x83).await;
+        let event = next(&mut events).await;
+        assert!(
+            matches!(event, Event::Postponed { sequence, retry_in }
+                if sequence == *postponed && retry_in <= Duration::from_millis(250)),
+            "{event:?}"
+        );
+    }
+    let later = rig.publish(&mut publisher);
+    for expected in sequences.iter().chain([&later]) {
+        let (id, payload) = connection.published().await;
+        assert_eq!(sequence(&payload), expected.get());
+        connection.answer(id, 0).await;
+        assert!(matches!(next(&mut events).await, Event::Acknowledged { .. }));
+    }
+    let counts = publisher.counts();
+    assert_eq!((counts.postponed, counts.acknowledged, counts.refused), (3, 4, 0));
+}
+
 /// Three messages are sent and one is acknowledged; then the connection is cut and made again.
 async fn cut(session_present: bool) {
     let (rig, broker) = (Rig::new(), Broker::plain().await);

@@ -177,6 +177,7 @@ impl Ledger {
                 });
                 self.fates.insert(key(*sequence), Fate::Dropped);
             }
+            Event::Postponed { .. } => self.count("times that a message could not be stored"),
             Event::Connected { resumed: true } => self.count("sessions resumed"),
             Event::Connected { resumed: false } => self.count("sessions begun"),
             Event::Disconnected { .. } => self.count("connections lost or not made"),

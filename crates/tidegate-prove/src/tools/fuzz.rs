@@ -137,7 +137,7 @@ impl Fuzz {
         bar.finish_and_clear();
         running.count("executions", executions);
         if stop.load(Ordering::Relaxed) {
-            running.note("Interrupted.");
+            running.interrupted();
         }
         running.finish()
     }

@@ -114,7 +114,7 @@ impl Mutants {
         );
         judge(&outcomes, explained, running);
         if interrupted {
-            running.note("Interrupted.");
+            running.interrupted();
         }
         let whole = self.runs.is_none() && self.shard.is_none() && !interrupted;
         if whole && outcomes.tested() != all as u64 {

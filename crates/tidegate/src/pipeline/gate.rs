@@ -12,7 +12,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tidegate_broker::Disposition;
-use tidegate_envelope::id::DeviceId;
+use tidegate_envelope::id::{DeviceId, DeviceIndex};
 use tidegate_envelope::reason::Reason;
 use tidegate_envelope::time::Timestamp;
 use tidegate_store::error::StoreError;
@@ -30,6 +30,8 @@ use tokio::sync::{mpsc, oneshot};
 const GROUP: usize = 512;
 /// Messages looked at for one group at most: a flood of replays must not keep it from its commit.
 const LOOKED_AT: usize = 4 * GROUP;
+/// Messages whose devices' states are asked for together, before the first is decided.
+const TOGETHER: usize = 64;
 /// While the database refuses to write, the channel is looked at this often.
 const GLANCE: Duration = Duration::from_millis(10);
 /// After so many glances without a message, 200 ms, the database is tried all the same.
@@ -38,10 +40,9 @@ const GLANCES: u32 = 20;
 /// disk that is nearly full, the few bytes of an event fit where messages do not. Longer than any
 /// sender waits before it tries again.
 const QUIET: Duration = Duration::from_millis(800);
-/// After a failed commit, messages of another broker are not accepted for so long: they were on
-/// their way before the failure was known there. Accepting one would put it before those that
-/// failed, and these would be out of order for ever when they come again. Shorter than the pause of
-/// the subscriber before it asks for them.
+/// After a failed commit, nothing is accepted for so long: it was on its way before its sender knew
+/// of the failure. Accepting it would put it before what failed, and that would be out of order for
+/// ever when it comes again. Shorter than the pause of any sender before it sends again.
 const FENCE: Duration = Duration::from_millis(50);
 /// While the database refuses to write, one event tells of all messages in so much time.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -67,6 +68,15 @@ pub(super) enum Candidate {
     },
     /// Whatever comes from here on was verified by this registry.
     Adopt(Arc<Registry>),
+}
+
+impl Candidate {
+    fn device(&self) -> Option<DeviceIndex> {
+        match self {
+            Self::Message { message, .. } => message.get().device,
+            Self::Wake | Self::Register { .. } | Self::Adopt(_) => None,
+        }
+    }
 }
 
 /// What is on its way to detection.
@@ -133,15 +143,21 @@ impl Gate {
     /// Runs until every sender is gone; then gives the store back.
     pub(super) fn run(mut self) -> Store {
         let mut group = Group::default();
+        let mut burst = Vec::with_capacity(TOGETHER);
         while let Some(first) = self.next() {
-            self.take(first, &mut group);
-            let mut looked_at = 1;
+            burst.push(first);
+            let mut looked_at = 0;
             while group.admitted.len() < GROUP && looked_at < LOOKED_AT {
-                match self.candidates.try_recv() {
-                    Ok(candidate) => self.take(candidate, &mut group),
-                    Err(_) => break,
+                let room = (GROUP - group.admitted.len()).min(TOGETHER) - burst.len();
+                burst.extend(std::iter::from_fn(|| self.candidates.try_recv().ok()).take(room));
+                if burst.is_empty() {
+                    break;
                 }
-                looked_at += 1;
+                looked_at += burst.len();
+                self.guard.fetch(burst.iter().filter_map(Candidate::device));
+                for candidate in burst.drain(..) {
+                    self.take(candidate, &mut group);
+                }
             }
             self.close(&mut group);
         }
@@ -179,8 +195,8 @@ impl Gate {
             }
             Candidate::Adopt(registry) => return self.adopt(registry),
         };
-        if origin.redelivered && (answer.is_closed() || self.is_fenced()) {
-            // Where nobody waits any more, the connection is gone, and the same holds.
+        // Where nobody waits any more, another broker's connection is gone: the same holds.
+        if self.is_fenced() || origin.redelivered && answer.is_closed() {
             let _ = answer.send(Disposition::Unavailable);
             return;
         }
