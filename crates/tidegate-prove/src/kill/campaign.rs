@@ -244,7 +244,10 @@ impl Campaign {
         self.settled = traffic.ledger.borrow().len();
         if !caught_up {
             let within = CATCH_UP_WITHIN.as_secs();
-            let text = format!("the gateway has not got through its messages within {within} s");
+            let (waiting, logged) = (traffic.waiting(), gateway.logged());
+            let text = format!(
+                "the gateway has not got through its messages within {within} s: {waiting}; it said: {logged}"
+            );
             traffic.ledger.borrow_mut().counts.violation(text);
         }
         Ok(())

@@ -196,6 +196,16 @@ impl Traffic {
         self.all_replayed() && self.publishers.iter().all(answered)
     }
 
+    /// What is not through yet, for people.
+    pub(crate) fn waiting(&self) -> String {
+        let waiting = self.publishers.iter().enumerate().map(|(number, publisher)| {
+            let [device, thief] = publisher.unanswered.each_ref().map(Cell::get);
+            let extra = publisher.extra.get();
+            format!("device {number}: {device} unanswered, {extra} to send, {thief} copies unanswered")
+        });
+        waiting.collect::<Vec<_>>().join("; ")
+    }
+
     /// Ends all connections.
     pub(crate) fn stop(&self) {
         self.running.set(false);
