@@ -31,18 +31,13 @@ pub fn write_float(value: f64, out: &mut impl fmt::Write) -> fmt::Result {
         return out.write_str("0.0");
     }
     let leading_zeros = (integer.len() + fraction.len() - count) as i32;
-    let mut point = integer.len() as i32 + exponent - leading_zeros;
-    if integer == "0" {
-        point = exponent - (leading_zeros - 1);
-    }
-    while count > 1 && digits[count - 1] == b'0' {
-        count -= 1;
-    }
+    let point = integer.len() as i32 + exponent - leading_zeros;
     let digits = core::str::from_utf8(&digits[..count]).map_err(|_| fmt::Error)?;
     lay_out(digits, point, out)
 }
 
-/// `digits` with the decimal point after the first `point` of them.
+/// `digits` with the decimal point after the first `point` of them. With an exponent they end in no
+/// zero: ryu writes none.
 fn lay_out(digits: &str, point: i32, out: &mut impl fmt::Write) -> fmt::Result {
     let exponent = point - 1;
     if !(-4..16).contains(&exponent) {
