@@ -483,6 +483,17 @@ mod tests {
     }
 
     #[test]
+    fn only_the_name_hmac_is_the_mac() {
+        let hmac = |payload: &[u8]| {
+            let mut parser = Parser::new();
+            parser.run(payload).unwrap().2
+        };
+        assert!(hmac(br#"{"hmac": "a"}"#).is_some());
+        // Packed into eight bytes, these are alike.
+        assert!(hmac(br#"{"hmac\u0000": "a"}"#).is_none());
+    }
+
+    #[test]
     fn faults_are_found_at_their_byte() {
         for (payload, fault) in [
             (&b"{\"a\": }"[..], Malformed::Unexpected(6)),
@@ -494,6 +505,7 @@ mod tests {
             (b"{\"a\": 1e999}", Malformed::NumberOverflow(6)),
             (b"{\"a\xff", Malformed::NotUtf8(3)),
             (b"{\"a\": \"\\ud800\"}", Malformed::LoneSurrogate(9)),
+            (b"{\"a\": 1, \"a\": 2} ", Malformed::DuplicateMember(15)),
             (b"{} {}", Malformed::Trailing(3)),
             (b"\xef\xbb\xbf{}", Malformed::Unexpected(0)),
             (b"[[[[[[[[[", Malformed::TooDeep(8)),
