@@ -105,6 +105,10 @@ reasons! {
     MqttMalformed "mqtt_malformed" Limits "The bytes are not MQTT";
     CrlRejected "crl_rejected" Identity "A new revocation list was refused, and the old one kept";
     RegistryRejected "registry_rejected" Identity "A changed device registry was refused, and the old one kept";
+    CertificateRejected "certificate_rejected" Identity "A changed certificate, key or CA was refused, and the old one kept";
+    CertificateExpiring "certificate_expiring" Identity "A certificate or revocation list ends soon";
+    CertificateExpired "certificate_expired" Identity "A certificate or revocation list has ended";
+    CertificateIssued "certificate_issued" Identity "A device was given a certificate";
     OriginDenied "origin_denied" Dashboard "A page of another origin asked for data";
 
     Anomaly "anomaly" Detection "The reading does not fit the device's normal behaviour";

@@ -483,6 +483,25 @@ mod tests {
     }
 
     #[test]
+    fn escape_stands_for_its_character() {
+        let stands_for = |text: &str| escape(text.as_bytes(), 0);
+        for (text, character) in [
+            ("\"", '"'),
+            ("\\", '\\'),
+            ("/", '/'),
+            ("b", '\u{8}'),
+            ("f", '\u{c}'),
+            ("n", '\n'),
+            ("r", '\r'),
+            ("t", '\t'),
+            ("u002f", '/'),
+        ] {
+            assert_eq!(stands_for(text), Ok((character, text.len())), "{text}");
+        }
+        assert_eq!(stands_for("v"), Err(Malformed::Unexpected(0)));
+    }
+
+    #[test]
     fn only_the_name_hmac_is_the_mac() {
         let hmac = |payload: &[u8]| {
             let mut parser = Parser::new();
