@@ -8,8 +8,8 @@ SHELL := /bin/bash
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PYTHON := target/python/bin/python
-PACKAGES := mosquitto mosquitto-clients chromium openssl gcc g++ make
-TOOLS := mosquitto mosquitto_pub chromium openssl gcc g++ make
+PACKAGES := mosquitto mosquitto-clients chromium openssl curl strongswan-pki libstrongswan-standard-plugins gcc g++ make
+TOOLS := mosquitto mosquitto_pub chromium openssl curl pki gcc g++ make
 PROVE := target/release/tidegate-prove
 CARGO_FUZZ := 0.13.2
 CARGO_MUTANTS := 27.1.0

@@ -14,6 +14,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VECTORS = ROOT / "crates/tidegate-envelope/testdata"
+REQUESTS = ROOT / "crates/tidegate-enroll/testdata"
 
 DEVICES = """
 [[zone]]
@@ -123,9 +124,18 @@ def registry():
     yield (DEVICES + "\n".join(MEMBERS[4:7]) + "\n" + second).encode()
 
 
+def enroll():
+    for file in sorted(REQUESTS.glob("*.der")) + sorted(REQUESTS.glob("*.p7")):
+        yield file.read_bytes()
+    # Most of a body is base64, where little is found; two are enough.
+    for name in ("p256.der", "with-list.p7"):
+        yield base64.encodebytes((REQUESTS / name).read_bytes())
+    yield b"-----BEGIN CERTIFICATE REQUEST-----\nMIIB"
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
-    for target in (json_v1, cose_v1, websocket, configuration, registry):
+    for target in (json_v1, cose_v1, websocket, configuration, registry, enroll):
         into = folder / target.__name__
         into.mkdir(parents=True, exist_ok=True)
         for seed in target():

@@ -7,6 +7,8 @@
 #[cfg(feature = "program")]
 pub mod configuration;
 pub mod cose_v1;
+#[cfg(feature = "program")]
+pub mod enroll;
 pub mod json_v1;
 pub mod verify;
 pub mod websocket;

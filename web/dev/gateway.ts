@@ -47,7 +47,7 @@ export class PlayedGateway {
     this.traffic = traffic;
     this.#server = createServer((request, response) => {
       const asked = normalize(new URL(request.url ?? '/', 'http://localhost').pathname);
-      const path = asked === '/' || asked === '/dashboard' ? '/index.html' : asked;
+      const path = ['/', '/dashboard', '/certificates'].includes(asked) ? '/index.html' : asked;
       readFile(join(folder, path)).then(
         (body) => {
           response.writeHead(200, {

@@ -10,10 +10,11 @@ import {
   type ZoneView,
 } from '../src/lib/protocol';
 import { anEvent } from './events';
+import { identityOf } from './identity';
 import { Random } from './random';
 import { ATTACKS, FLOOD, HOSTILE, HOSTILE_NAME, LAYERS, ZONES, type Attack } from './scenery';
 
-export const SCENARIOS = ['calm', 'mixed', 'flood', 'silence', 'hostile', 'plain', 'empty'] as const;
+export const SCENARIOS = ['calm', 'mixed', 'flood', 'silence', 'hostile', 'plain', 'empty', 'fleet'] as const;
 export type Scenario = (typeof SCENARIOS)[number];
 
 const FRAME_MS = 100;
@@ -75,6 +76,7 @@ export class Traffic {
       device_count: 3,
       unprotected: this.scenario === 'plain',
       notes: [],
+      identity: identityOf(this.scenario, this.started_ms + 130_000),
     };
   }
 
@@ -117,7 +119,15 @@ export class Traffic {
       layers: [...this.#stopped].map(([id, stopped]) => ({ id, stopped })),
       events,
       dropped,
+      identity: this.#identityChange(),
     };
+  }
+
+  /** Every now and then the sessions are sent again, as they stand. */
+  #identityChange(): Frame['identity'] {
+    if (Math.floor(this.#now_ms / FRAME_MS) % 50 !== 0) return null;
+    const { sessions } = identityOf(this.scenario, this.started_ms + 130_000);
+    return { certificates: null, sessions, revocation: null, alarms: null };
   }
 
   #keep(events: readonly EventView[]): void {

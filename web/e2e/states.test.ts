@@ -4,7 +4,17 @@ import type { Browser } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { HOSTILE_NAME } from '../dev/scenery';
 import type { Scenario } from '../dev/traffic';
-import { accessibility, DESKTOP, launch, live, open, PHONE, picture, type Watched } from './browser';
+import {
+  accessibility,
+  DESKTOP,
+  launch,
+  live,
+  open,
+  PHONE,
+  picture,
+  type Look,
+  type Watched,
+} from './browser';
 import { playedGateway } from './tidegate';
 
 let browser: Browser;
@@ -22,11 +32,12 @@ type Played = Awaited<ReturnType<typeof playedGateway>>;
 async function play(
   scenario: Scenario,
   what: (watched: Watched, gateway: Played) => Promise<void>,
-  size = DESKTOP,
+  look: Look = { size: DESKTOP },
+  path = '',
 ): Promise<void> {
   const gateway = await playedGateway(scenario);
   await gateway.start();
-  const watched = await open(browser, gateway.address, { size });
+  const watched = await open(browser, `${gateway.address}${path}`, look);
   try {
     await live(watched.page);
     await what(watched, gateway);
@@ -113,7 +124,7 @@ describe('states', () => {
         expect(await accessibility(page)).toEqual([]);
         await picture(page, `empty-${size.width}`);
       },
-      size,
+      { size },
     );
   });
 
@@ -139,5 +150,79 @@ describe('states', () => {
     await picture(page, 'version');
     await page.context().close();
     await gateway.remove();
+  });
+
+  it('shows alarms on every page, with what to do about them', async () => {
+    await play('fleet', async ({ page }) => {
+      const alarms = page.getByRole('region', { name: 'Alarms' });
+      await alarms.waitFor();
+      expect(await alarms.locator('li').first().textContent()).toMatch(/Act now: .*enroll-token/);
+      await alarms.getByRole('button', { name: 'Show 2 more alarms' }).click();
+      expect(await alarms.locator('li').count()).toBe(4);
+      await picture(page, 'alarms');
+      await page.getByRole('link', { name: 'Certificates', exact: true }).click();
+      await page.getByRole('heading', { name: '2 certificates have expired' }).waitFor();
+      await alarms.waitFor();
+    });
+  });
+
+  it.each([
+    ['dark', DESKTOP],
+    ['light', DESKTOP],
+    ['dark', PHONE],
+    ['light', PHONE],
+  ] as const)('keeps a large fleet readable: %s, %o', async (theme, size) => {
+    await play(
+      'fleet',
+      async ({ page }) => {
+        const rows = page.locator('[data-certificate]');
+        await rows.first().waitFor();
+        // What has ended longest comes first; a hundred rows are drawn, and more when asked.
+        expect(await rows.first().textContent()).toMatch(/device-002.*Expired.*ago/);
+        expect(await rows.count()).toBe(100);
+        expect(await accessibility(page)).toEqual([]);
+        await picture(page, `fleet-${theme}-${size.width}`);
+        await page.getByRole('button', { name: /^Show 100 more of/ }).click();
+        expect(await rows.count()).toBe(200);
+        await page.getByRole('button', { name: 'See which' }).click();
+        await expect.poll(() => rows.count()).toBe(6);
+      },
+      { size, theme },
+      '/certificates',
+    );
+  });
+
+  it.each([DESKTOP, PHONE])('keeps a hostile client id as the text that it is: %o', async (size) => {
+    await play(
+      'hostile',
+      async ({ page }) => {
+        const row = page.locator('[data-session]').filter({ hasText: 'Nobody proven' });
+        await row.waitFor();
+        expect(await row.textContent()).toContain(HOSTILE_NAME);
+        expect(await page.locator('#app img:not([src^="/icons/"]), #app script, [onload]').count()).toBe(0);
+        const beyond = await page.evaluate(
+          () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+        );
+        expect(beyond).toBe(0);
+        await picture(page, `hostile-session-${size.width}`);
+      },
+      { size },
+      '/certificates',
+    );
+  });
+
+  it.each(['empty', 'plain'] as const)('says in words that nothing is kept: %s', async (scenario) => {
+    await play(
+      scenario,
+      async ({ page }) => {
+        await page.getByText('No account of certificates', { exact: true }).waitFor();
+        if (scenario === 'empty') await page.getByText('Sessions are not known here').waitFor();
+        else await page.getByText('Not encrypted').first().waitFor();
+        expect(await accessibility(page)).toEqual([]);
+        await picture(page, `certificates-${scenario}`);
+      },
+      { size: DESKTOP },
+      '/certificates',
+    );
   });
 });

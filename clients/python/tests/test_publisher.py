@@ -258,3 +258,33 @@ def test_command_line_publishes_lines_and_names_the_wrong_one(site: Site) -> Non
     assert "line 2" in ran.stderr
     assert ran.stdout.startswith("1 acknowledged, 0 refused")
     assert len(site.readings("device-001")) == 1
+
+
+def test_renewed_certificate_and_new_ca_are_used_from_the_next_connection_on(site: Site) -> None:
+    certificate = site.folder / "certs" / "device-001.pem"
+    old = certificate.read_bytes()
+    with site.publisher() as publisher:
+        publisher.publish(READING)
+        wait_for("the first acknowledgement", lambda: publisher.counts.acknowledged == 1)
+        site.kill()
+        # With certificates of the old CA nobody is let in any more, nor is the server believed.
+        for step in ("--begin", "--reissue", "--finish"):
+            site.run("certs", "rotate-ca", step)
+        assert certificate.read_bytes() != old
+        site.start()
+        publisher.publish(READING)
+        assert publisher.close(PATIENCE_S) == 0
+        assert publisher.counts.acknowledged == 2
+
+
+def test_certificate_without_its_key_does_not_take_the_place_of_a_good_pair(site: Site) -> None:
+    certs = site.folder / "certs"
+    with site.publisher() as publisher:
+        publisher.publish(READING)
+        wait_for("the first acknowledgement", lambda: publisher.counts.acknowledged == 1)
+        site.kill()
+        (certs / "device-001.pem").write_bytes((certs / "device-002.pem").read_bytes())
+        site.start()
+        publisher.publish(READING)
+        assert publisher.close(PATIENCE_S) == 0
+        assert publisher.counts.acknowledged == 2

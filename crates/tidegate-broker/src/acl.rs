@@ -87,7 +87,8 @@ pub struct TopicRules {
     pub time: TopicPattern,
     /// Filters that gateways and operators may read; narrower ones are allowed too.
     pub readable: Vec<String>,
-    /// From the identity in a certificate to the topic segment; asked once per connection.
+    /// From the identity in a certificate to the topic segment. Asked at each CONNECT, and again at
+    /// each request of a device that was unknown so far: the registry may grow meanwhile.
     pub segment: Box<SegmentLookup>,
 }
 
@@ -117,8 +118,8 @@ pub(crate) enum Rights {
     Gateway(Arc<TopicRules>),
     /// Reads what is readable, writes commands.
     Operator(Arc<TopicRules>),
-    /// Nothing: a certificate of ours whose device is not registered.
-    Nothing,
+    /// A certificate of ours whose device is not registered: nothing, until it is.
+    Unregistered(Arc<TopicRules>, DeviceId),
 }
 
 impl Rights {
@@ -134,12 +135,26 @@ impl Rights {
         Some(match role {
             Role::Gateway => Self::Gateway(Arc::clone(rules)),
             Role::Operator => Self::Operator(Arc::clone(rules)),
-            Role::Device => (rules.segment)(id).map_or(Self::Nothing, |segment| Self::Device {
-                telemetry: rules.telemetry.topic(&segment),
-                commands: rules.commands.topic(&segment),
-                time: rules.time.topic(&segment),
-            }),
+            Role::Device => Self::of_device(rules, id)
+                .unwrap_or_else(|| Self::Unregistered(Arc::clone(rules), id.clone())),
         })
+    }
+
+    fn of_device(rules: &TopicRules, id: &DeviceId) -> Option<Self> {
+        (rules.segment)(id).map(|segment| Self::Device {
+            telemetry: rules.telemetry.topic(&segment),
+            commands: rules.commands.topic(&segment),
+            time: rules.time.topic(&segment),
+        })
+    }
+
+    /// Gives a device its rights that was registered since it connected.
+    pub(crate) fn look_again(&mut self) {
+        if let Self::Unregistered(rules, id) = self
+            && let Some(registered) = Self::of_device(rules, id)
+        {
+            *self = registered;
+        }
     }
 
     /// Decides about a publish or a will: `acl_denied`, or `retained` where a retained message
@@ -152,7 +167,7 @@ impl Rights {
             Self::Gateway(rules) | Self::Operator(rules) => {
                 (rules.commands.matches(topic), !rules.telemetry.matches(topic))
             }
-            Self::Nothing => (false, false),
+            Self::Unregistered(..) => (false, false),
         };
         match (allowed, retain && !retainable) {
             (false, _) => Err(Reason::AclDenied),
@@ -169,7 +184,7 @@ impl Rights {
             Self::Gateway(rules) | Self::Operator(rules) => {
                 rules.readable.iter().any(|wide| covers(wide, path))
             }
-            Self::Nothing => false,
+            Self::Unregistered(..) => false,
         }
     }
 }

@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::acl::Access;
 use crate::config::{BrokerConfig, Limits, Transport};
+use crate::descriptors;
 use crate::door::{Door, Proof, receive};
 use crate::gate::Gate;
+use crate::info::SessionInfo;
 use crate::session::Order;
-use crate::shared::{Course, Shared};
+use crate::shared::{Course, IsRevoked, Shared};
 
 /// How often sessions, wills and event counts are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -61,6 +63,9 @@ pub enum BrokerError {
 impl Broker {
     /// Opens the ports; clients wait in them until [`run`](Self::run). Must be called in a tokio runtime.
     ///
+    /// Raises the process's soft limit of open files to what [`Limits::max_connections`] needs, as
+    /// far as the hard limit allows.
+    ///
     /// # Errors
     /// When a port cannot be opened, or TLS is wanted and not configured.
     pub fn bind<G: Gate>(config: BrokerConfig, gate: Arc<G>) -> Result<Self, BrokerError> {
@@ -78,6 +83,7 @@ impl Broker {
         {
             return Err(BrokerError::NoTls(listener.address));
         }
+        descriptors::raise_limit(limits.max_connections);
         let doors = listeners.iter().map(Door::open).collect::<Result<_, _>>()?;
         Ok(Self::over(doors, limits, tls, gate))
     }
@@ -147,8 +153,9 @@ async fn look_after(shared: &Arc<Shared>) {
     loop {
         clock.tick().await;
         shared.summarize_events();
+        shared.rates.sweep();
         for (session, late) in shared.sessions.sweep() {
-            shared.publish_will(&session, late.peer, late.will).await;
+            shared.publish_will(&session, late).await;
         }
     }
 }
@@ -197,6 +204,14 @@ impl Handle {
         }
     }
 
+    /// The sessions that a client is connected to, at most [`Limits::max_sessions`], in no order.
+    ///
+    /// Costs a look at each session while no client can connect: some milliseconds for 10,000.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.shared.sessions.connected()
+    }
+
     /// Serves an MQTT client over any stream, as if it had come through a port: one that another
     /// process or a simulation carries. Must be called in a tokio runtime; once the broker stops,
     /// the stream is closed.
@@ -237,12 +252,18 @@ impl Handle {
     /// Closes every connection whose certificate's serial number (big-endian without leading
     /// zeros) is revoked, with an event `session_closed_revoked` for each. Their sessions are
     /// kept: a device may come back with a newer certificate.
-    pub fn disconnect_revoked(&self, is_revoked: impl Fn(&[u8]) -> bool) {
+    ///
+    /// The question is kept until the next call, and asked again after each TLS handshake, resumed
+    /// or not, and before a delayed will is published.
+    pub fn disconnect_revoked(&self, is_revoked: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
+        let is_revoked: Arc<IsRevoked> = Arc::new(is_revoked);
+        // First kept, then the table: whoever comes between the two is found by one of them.
+        self.shared.replace_revoked(Arc::clone(&is_revoked));
         let order = Order::Close {
             reason: Reason::SessionClosedRevoked,
             keep_session: true,
         };
-        self.shared.sessions.shut_out_serials(is_revoked, order);
+        self.shared.sessions.shut_out_serials(&*is_revoked, order);
     }
 
     /// Publishes with QoS 1, past access control and gate; returns how many clients it was queued for.

@@ -48,6 +48,13 @@ pub struct Limits {
     pub max_connections_per_address: usize,
     /// Time from accepting a socket to its complete CONNECT, TLS handshake included.
     pub connect_within: Duration,
+    /// Sessions of one certificate's principal, connected or not. Clients without a certificate
+    /// cannot be told apart, and have only the limits for all.
+    pub max_sessions_per_principal: usize,
+    /// CONNECTs of one certificate's principal in the long run, 1 at least.
+    pub connects_per_second_per_principal: u32,
+    /// CONNECTs of one certificate's principal at once, after a quiet time.
+    pub connect_burst_per_principal: u32,
     /// Longest application message, in bytes. A packet may be [`Self::PACKET_OVERHEAD_BYTES`] longer.
     pub max_payload_bytes: usize,
     /// Publishes of one client that wait for the gate at one time (MQTT 5 Receive Maximum), 1 to 65,535.
@@ -90,7 +97,11 @@ impl Default for Limits {
         Self {
             max_connections: 16_384,
             max_connections_per_address: 12_288,
-            connect_within: Duration::from_secs(5),
+            // A mute socket is to be gone after five seconds, even on a machine that is busy.
+            connect_within: Duration::from_millis(4_500),
+            max_sessions_per_principal: 64,
+            connects_per_second_per_principal: 32,
+            connect_burst_per_principal: 256,
             max_payload_bytes: 65_536,
             max_incoming_in_flight: 256,
             max_outgoing_in_flight: 1_024,

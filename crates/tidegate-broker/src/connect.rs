@@ -18,13 +18,14 @@ use tokio::time::Instant;
 use crate::acl::{Access, Rights};
 use crate::connection::{Clock, Connection, FIRST_READ_BYTES, Link, say};
 use crate::filter::is_topic_name;
+use crate::info::TlsInfo;
 use crate::limits::Place;
 use crate::message::{owned, too_many_user_properties};
 use crate::router::RouteMemory;
-use crate::session::{Leash, stable_id};
+use crate::session::{About, Leash, stable_id};
 use crate::sessions::ClaimError;
 use crate::shared::{Shared, Who, count};
-use crate::tls::Certificate;
+use crate::tls::{Certificate, now};
 use crate::wire::{Connect, Will, Wire, WireError};
 
 /// Longest client id, in bytes.
@@ -40,6 +41,7 @@ pub(crate) struct Arrival {
     pub(crate) who: Who,
     pub(crate) principal: Arc<Principal>,
     pub(crate) certificate: Option<Certificate>,
+    pub(crate) tls: Option<TlsInfo>,
     /// Which TLS configuration the client was checked under.
     pub(crate) tls_generation: Option<u64>,
     pub(crate) access: Access,
@@ -75,6 +77,15 @@ impl Refusal {
             code,
             event: Some((reason, topic.cloned(), detail.into())),
         }
+    }
+
+    fn revoked() -> Self {
+        Self::event(
+            ConnectAckReason::NotAuthorized,
+            Reason::TlsRevoked,
+            None,
+            "the certificate was revoked since its TLS handshake began",
+        )
     }
 }
 
@@ -126,6 +137,16 @@ impl Arrival {
             owned(&connect.client_id)
         };
         self.who.client_id = Some(connect.client_id.clone());
+        if !shared.rates.admits(&self.principal) {
+            let refusal = Refusal::event(
+                ConnectAckReason::ConnectionRateExceeded,
+                Reason::ConnectionLimit,
+                None,
+                "this certificate connects more often than it may",
+            );
+            self.turn_away(&shared, &mut wire, refusal).await;
+            return None;
+        }
         let rights = match examine(&shared, &self, &connect, &wire) {
             Ok(rights) => rights,
             Err(refusal) => {
@@ -137,7 +158,12 @@ impl Arrival {
             Some(Certificate { serial, valid_for }) => (serial, Some(valid_for)),
             None => (Box::default(), None),
         };
-        let leash = Arc::new(Leash::new(serial));
+        let leash = Arc::new(Leash::new(About {
+            serial,
+            peer: self.who.peer,
+            since: now(),
+            tls: self.tls,
+        }));
         let wait = shared.limits.drain_within + TAKE_OVER_MARGIN;
         let claimed = shared
             .sessions
@@ -152,7 +178,12 @@ impl Arrival {
         let claim = match claimed {
             Ok(claim) => claim,
             Err(error) => {
-                self.turn_away(&shared, &mut wire, claim_refusal(error)).await;
+                let refusal = if shared.is_revoked(&leash.about) {
+                    Refusal::revoked()
+                } else {
+                    claim_refusal(error)
+                };
+                self.turn_away(&shared, &mut wire, refusal).await;
                 return None;
             }
         };
@@ -162,22 +193,22 @@ impl Arrival {
         }
         let asked = Duration::from_secs(u64::from(connect.session_expiry_s));
         let session_expiry = asked.min(shared.limits.max_session_expiry);
-        // The session is in the table now. A TLS configuration replaced before this moment shows
-        // here, and an identity shut out after it is found in the table: no client that was
-        // checked under a superseded revocation list slips between the two.
-        if self
+        // The session is in the table now. A TLS configuration or a revocation from before this
+        // moment shows here, and an identity shut out after it is found in the table: no client
+        // that was checked under a superseded revocation list slips between the two.
+        let superseded = self
             .tls_generation
-            .is_some_and(|generation| generation != shared.tls().generation)
-        {
+            .is_some_and(|generation| generation != shared.tls().generation);
+        let refusal = if shared.is_revoked(&leash.about) {
+            Some(Refusal::revoked())
+        } else {
+            superseded.then(|| Refusal::silent(ConnectAckReason::ServerUnavailable))
+        };
+        if let Some(refusal) = refusal {
             shared
                 .sessions
                 .release(&claim.session, claim.flow, &leash, session_expiry, None);
-            self.turn_away(
-                &shared,
-                &mut wire,
-                Refusal::silent(ConnectAckReason::ServerUnavailable),
-            )
-            .await;
+            self.turn_away(&shared, &mut wire, refusal).await;
             return None;
         }
         claim.session.mailbox.attach();
@@ -223,10 +254,7 @@ impl Arrival {
             connection.resend();
         }
         if let Some(late) = claim.late_will {
-            connection
-                .shared
-                .publish_will(&connection.session, late.peer, late.will)
-                .await;
+            connection.shared.publish_will(&connection.session, late).await;
         }
         Some(connection)
     }
@@ -335,6 +363,12 @@ fn claim_refusal(error: ClaimError) -> Refusal {
             Reason::ConnectionLimit,
             None,
             "there are as many sessions as there may be",
+        ),
+        ClaimError::Share => Refusal::event(
+            ConnectAckReason::QuotaExceeded,
+            Reason::ConnectionLimit,
+            None,
+            "this certificate has as many sessions as one may have",
         ),
         ClaimError::Busy => Refusal::silent(ConnectAckReason::ServerBusy),
         ClaimError::Ended => Refusal::silent(ConnectAckReason::ServerUnavailable),

@@ -61,6 +61,9 @@ const PACE: Duration = Duration::from_millis(10);
 /// Time for the last bytes to a client that is sent away.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 
+/// The same for one that is shut out: it must be gone within a second, whether it reads or not.
+const SHUT_OUT_WITHIN: Duration = Duration::from_millis(250);
+
 /// An open connection whose CONNECT was accepted.
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
@@ -335,29 +338,33 @@ impl Connection {
     async fn finish(mut self, end: End) {
         tracing::debug!(client = &*self.session.client_id, peer = %self.who.peer, ?end, "connection ends");
         self.explain(&end);
+        if end.shuts_out() {
+            // At once, and not after the gate has decided about what came before: that is the
+            // broker's concern, and no longer this client's.
+            self.link = farewell(self.link, &mut self.wire, &mut self.output, &end).await;
+        }
         self.drain().await;
-        let mut will = self.will.take().filter(|_| end.publishes_will());
-        let wait = will.as_ref().map_or(0, |will| will.delay_s);
+        let will = self.will.take().filter(|_| end.publishes_will());
+        let mut will = will.map(|will| LateWill {
+            will,
+            leash: Arc::clone(&self.leash),
+        });
+        let wait = will.as_ref().map_or(0, |late| late.will.delay_s);
         let wait = Duration::from_secs(u64::from(wait)).min(self.session_expiry);
-        let peer = self.who.peer;
         let late = if wait.is_zero() {
             None
         } else {
-            will.take().map(|will| (wait, LateWill { will, peer }))
+            will.take().map(|will| (wait, will))
         };
         let expiry = end.session_expiry(self.session_expiry);
         self.shared
             .sessions
             .release(&self.session, self.flow, &self.leash, expiry, late);
-        if let Some(code) = end.code() {
-            self.wire.disconnect(code, &mut self.output);
+        if !end.shuts_out() {
+            farewell(self.link, &mut self.wire, &mut self.output, &end).await;
         }
-        if end.code().is_some() || matches!(end, End::Left { .. }) {
-            say(&mut self.link, &self.output).await;
-        }
-        drop(self.link);
         if let Some(will) = will {
-            self.shared.publish_will(&self.session, peer, will).await;
+            self.shared.publish_will(&self.session, will).await;
         }
     }
 
@@ -411,8 +418,28 @@ impl Connection {
     }
 }
 
-/// Writes the last bytes to a client and closes, for as long as is reasonable.
-pub(crate) async fn say(link: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &[u8]) {
+/// Tells the client why, if it still listens, and closes. What comes back is a link to nobody.
+async fn farewell(mut link: Link, wire: &mut Wire, output: &mut BytesMut, end: &End) -> Link {
+    if let Some(code) = end.code() {
+        wire.disconnect(code, output);
+    }
+    let within = if end.shuts_out() {
+        SHUT_OUT_WITHIN
+    } else {
+        FAREWELL_WITHIN
+    };
+    if end.code().is_some() || matches!(end, End::Left { .. }) {
+        say_within(&mut link, output, within).await;
+    }
+    Either::Right(Box::new(tokio::io::empty()))
+}
+
+/// Writes the last bytes to a client that is not let in, and closes, for as long as is reasonable.
+pub(crate) async fn say(link: &mut Link, bytes: &[u8]) {
+    say_within(link, bytes, FAREWELL_WITHIN).await;
+}
+
+async fn say_within(link: &mut Link, bytes: &[u8], within: Duration) {
     let farewell = async {
         link.write_all(bytes).await?;
         link.shutdown().await?;
@@ -422,5 +449,5 @@ pub(crate) async fn say(link: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes:
         Ok::<(), std::io::Error>(())
     };
     // The client may be gone already; nothing depends on its hearing this.
-    let _ = timeout(FAREWELL_WITHIN, farewell).await;
+    let _ = timeout(within, farewell).await;
 }

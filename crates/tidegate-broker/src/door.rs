@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
-use tidegate_pki::tls::classify;
+use tidegate_pki::tls::{classify, explain};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -236,7 +236,7 @@ impl Newcomer {
                 let stream = match Box::pin(TlsAcceptor::from(config?).accept(link)).await {
                     Ok(stream) => stream,
                     Err(error) => {
-                        shared.report(classify(&error), &who, None, error.to_string());
+                        shared.report(classify(&error), &who, None, explain(&error));
                         return None;
                     }
                 };
@@ -252,6 +252,7 @@ impl Newcomer {
         let Identity {
             principal,
             certificate,
+            tls,
         } = identity;
         who.principal = Some(Arc::clone(&principal));
         let mut arrival = Arrival {
@@ -259,6 +260,7 @@ impl Newcomer {
             who,
             principal,
             certificate,
+            tls,
             tls_generation,
             access,
             place,

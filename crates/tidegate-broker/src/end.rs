@@ -73,6 +73,11 @@ impl End {
         )
     }
 
+    /// Whether the client lost its right to be here, and must be gone at once.
+    pub(crate) fn shuts_out(&self) -> bool {
+        matches!(self, Self::Expired | Self::Ordered(Order::Close { .. }))
+    }
+
     /// How long the session lives on that was to live for `asked`.
     pub(crate) fn session_expiry(&self, asked: Duration) -> Duration {
         match self {

@@ -18,15 +18,19 @@ mod config;
 mod connect;
 mod connection;
 mod deliver;
+mod descriptors;
 mod door;
 mod end;
 mod events;
 mod filter;
 mod gate;
+mod info;
 mod limits;
 mod mailbox;
 mod message;
+pub mod mosquitto;
 mod publish;
+mod rates;
 mod retained;
 mod router;
 mod session;
@@ -43,3 +47,4 @@ pub use config::{BrokerConfig, Limits, Listener, Transport};
 pub use gate::{
     Disposition, Gate, Incoming, MAX_USER_PROPERTIES, MAX_USER_PROPERTY_BYTES, Reply, SecurityEvent,
 };
+pub use info::{SessionInfo, TlsInfo};

@@ -112,7 +112,7 @@ impl Connection {
 
     /// The broker's own reasons to refuse a publish; each is told as an event here, since the
     /// gate does not get to see it.
-    fn refusal(&self, publish: &Publish) -> Option<Reason> {
+    fn refusal(&mut self, publish: &Publish) -> Option<Reason> {
         let limit = self.shared.limits.max_payload_bytes;
         let (reason, detail) = if publish.payload.len() > limit {
             (
@@ -125,6 +125,7 @@ impl Connection {
         } else if let Some(detail) = too_many_user_properties(publish) {
             (Reason::Oversize, detail)
         } else {
+            self.rights.look_again();
             let reason = self.rights.publish(&publish.topic, publish.retain).err()?;
             (reason, "a publish was refused".to_owned())
         };

@@ -12,8 +12,10 @@ use futures_util::task::AtomicWaker;
 use rmqtt_codec::types::QoS;
 use tidegate_envelope::principal::{Principal, Role};
 use tidegate_envelope::reason::Reason;
+use tidegate_envelope::time::Timestamp;
 use tokio::time::Instant;
 
+use crate::info::TlsInfo;
 use crate::mailbox::Mailbox;
 use crate::message::Delivery;
 use crate::wire::Will;
@@ -46,8 +48,8 @@ pub(crate) struct Presence {
 #[derive(Debug)]
 pub(crate) struct LateWill {
     pub(crate) will: Will,
-    /// Address of the connection that left it.
-    pub(crate) peer: SocketAddr,
+    /// The connection that left it: its certificate may be revoked before the will is due.
+    pub(crate) leash: Arc<Leash>,
 }
 
 /// Deliveries and acknowledgements in progress.
@@ -185,20 +187,30 @@ pub(crate) enum Order {
     ShutDown,
 }
 
-/// Ends one connection from outside. The first order counts.
-#[derive(Debug, Default)]
-pub(crate) struct Leash {
+/// What others may want to know of a connection.
+#[derive(Debug)]
+pub(crate) struct About {
     /// Serial number of the connection's certificate; empty where there is none.
     pub(crate) serial: Box<[u8]>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) since: Timestamp,
+    pub(crate) tls: Option<TlsInfo>,
+}
+
+/// Ends one connection from outside. The first order counts.
+#[derive(Debug)]
+pub(crate) struct Leash {
+    pub(crate) about: About,
     order: OnceLock<Order>,
     connection: AtomicWaker,
 }
 
 impl Leash {
-    pub(crate) fn new(serial: Box<[u8]>) -> Self {
+    pub(crate) fn new(about: About) -> Self {
         Self {
-            serial,
-            ..Self::default()
+            about,
+            order: OnceLock::new(),
+            connection: AtomicWaker::new(),
         }
     }
 
@@ -263,6 +275,17 @@ mod tests {
 
     use super::*;
     use crate::message::Message;
+
+    impl Default for Leash {
+        fn default() -> Self {
+            Self::new(About {
+                serial: Box::default(),
+                peer: ([127, 0, 0, 1], 1).into(),
+                since: Timestamp::from_micros(0),
+                tls: None,
+            })
+        }
+    }
 
     fn delivery(qos: QoS) -> Delivery {
         let publish = Publish {

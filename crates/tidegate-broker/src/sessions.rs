@@ -13,9 +13,10 @@ use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::filter::Filter;
+use crate::info::SessionInfo;
 use crate::mailbox::Mailbox;
 use crate::router::Router;
-use crate::session::{Flow, LateWill, Leash, Order, Presence, Session, Taken};
+use crate::session::{About, Flow, LateWill, Leash, Order, Presence, Session, Taken};
 
 /// All sessions, connected or not.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ struct Table {
     /// A client id belongs to its principal alone. If the first who came owned it, a device could
     /// take another one's id while that is away, and keep it out for as long as it likes.
     by_client: HashMap<Owner, Arc<Session>>,
+    /// How many of them each certificate's principal has.
+    held: HashMap<Arc<Principal>, usize>,
     /// The broker stops: nobody comes in any more.
     closed: bool,
 }
@@ -56,6 +59,8 @@ pub(crate) struct Claim {
 pub(crate) enum ClaimError {
     /// There are as many sessions as there may be.
     Full,
+    /// The principal has as many sessions as it may have.
+    Share,
     /// The connection that holds it did not let go in time.
     Busy,
     /// The broker stops, or the newcomer was itself ordered to end.
@@ -139,8 +144,14 @@ impl Sessions {
         if table.by_client.len() >= self.limits.max_sessions {
             return Err(ClaimError::Full);
         }
+        if table.held.get(principal).copied().unwrap_or_default() >= self.limits.max_sessions_per_principal {
+            return Err(ClaimError::Share);
+        }
         let (session, flow) = self.create(client_id, principal, leash);
         table.by_client.insert(owner, Arc::clone(&session));
+        if matches!(**principal, Principal::Certificate { .. }) {
+            *table.held.entry(Arc::clone(principal)).or_default() += 1;
+        }
         Ok(Knock::New(session, flow))
     }
 
@@ -262,7 +273,9 @@ impl Sessions {
     pub(crate) fn sweep(&self) -> Vec<(Arc<Session>, LateWill)> {
         let now = Instant::now();
         let mut due = Vec::new();
-        self.lock().by_client.retain(|_, session| {
+        let mut table = self.lock();
+        let Table { by_client, held, .. } = &mut *table;
+        by_client.retain(|_, session| {
             let mut present = presence(session);
             if present.leash.is_some() {
                 return true;
@@ -270,7 +283,11 @@ impl Sessions {
             let over = present.ends_at.is_some_and(|end| end <= now);
             let will = present.will.take_if(|(at, _)| over || *at <= now);
             due.extend(will.map(|(_, will)| (Arc::clone(session), will)));
-            !(over && self.end(session))
+            let gone = over && self.end(session);
+            if gone {
+                give_back(held, &session.principal);
+            }
+            !gone
         });
         due
     }
@@ -279,7 +296,9 @@ impl Sessions {
     /// the others are told by their own connections.
     pub(crate) fn shut_out(&self, id: &DeviceId, order: Order) -> Vec<Arc<Session>> {
         let mut ended = Vec::new();
-        self.lock().by_client.retain(|_, session| {
+        let mut table = self.lock();
+        let Table { by_client, held, .. } = &mut *table;
+        by_client.retain(|_, session| {
             let Principal::Certificate { id: holder, .. } = &*session.principal else {
                 return true;
             };
@@ -293,6 +312,7 @@ impl Sessions {
             }
             let gone = self.end(session);
             if gone {
+                give_back(held, &session.principal);
                 ended.push(Arc::clone(session));
             }
             !gone
@@ -305,8 +325,8 @@ impl Sessions {
     pub(crate) fn shut_out_serials(&self, is_revoked: impl Fn(&[u8]) -> bool, order: Order) {
         for session in self.lock().by_client.values() {
             if let Some(leash) = &presence(session).leash
-                && !leash.serial.is_empty()
-                && is_revoked(&leash.serial)
+                && !leash.about.serial.is_empty()
+                && is_revoked(&leash.about.serial)
             {
                 leash.pull(order);
             }
@@ -322,6 +342,25 @@ impl Sessions {
                 leash.pull(Order::ShutDown);
             }
         }
+    }
+
+    /// The sessions that a client is connected to, in no order.
+    pub(crate) fn connected(&self) -> Vec<SessionInfo> {
+        let table = self.lock();
+        let mut connected = Vec::with_capacity(table.by_client.len());
+        for session in table.by_client.values() {
+            if let Some(leash) = &presence(session).leash {
+                let About { peer, since, tls, .. } = leash.about;
+                connected.push(SessionInfo {
+                    principal: Arc::clone(&session.principal),
+                    client_id: session.client_id.clone(),
+                    peer,
+                    since,
+                    tls,
+                });
+            }
+        }
+        connected
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -364,6 +403,17 @@ impl Table {
             .is_some_and(|current| Arc::ptr_eq(current, session))
         {
             self.by_client.remove(&owner);
+            give_back(&mut self.held, &session.principal);
+        }
+    }
+}
+
+/// Counts one session less; principals without a certificate are not in the table.
+fn give_back(held: &mut HashMap<Arc<Principal>, usize>, principal: &Arc<Principal>) {
+    if let Some(count) = held.get_mut(principal) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(principal);
         }
     }
 }
@@ -473,6 +523,54 @@ mod tests {
         sessions.sweep();
         assert_eq!(sessions.count(), 0);
         assert!(claim(&sessions, "e", &device("a"), &leash).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_principal_has_only_its_share_of_sessions_and_every_way_out_gives_one_back() {
+        let limits = Limits {
+            max_sessions_per_principal: 1,
+            ..Limits::default()
+        };
+        let sessions = Sessions::new(&limits, Arc::new(Router::default()));
+        let (a, b) = (device("a"), device("b"));
+        let leash = Arc::<Leash>::default();
+        let held = |sessions: &Sessions| sessions.lock().held.clone();
+        type Leave = fn(&Sessions);
+        let ways_out: [(Duration, Leave); 3] = [
+            (Duration::ZERO, |_| ()),
+            (HOUR, |sessions| drop(sessions.sweep())),
+            (HOUR, |sessions| {
+                let order = Order::Close {
+                    reason: Reason::DeviceDisabled,
+                    keep_session: false,
+                };
+                sessions.shut_out(&DeviceId::new("a").unwrap(), order);
+            }),
+        ];
+        for (expiry, leave) in ways_out {
+            let first = claim(&sessions, "c", &a, &leash).await.unwrap();
+            assert_eq!(
+                claim(&sessions, "d", &a, &leash).await.unwrap_err(),
+                ClaimError::Share
+            );
+            let other = claim(&sessions, "d", &b, &leash).await.unwrap();
+            sessions.release(&other.session, other.flow, &leash, Duration::ZERO, None);
+            sessions.release(&first.session, first.flow, &leash, expiry, None);
+            if !expiry.is_zero() {
+                assert_eq!(
+                    claim(&sessions, "d", &a, &leash).await.unwrap_err(),
+                    ClaimError::Share,
+                    "a session that waits for its client counts"
+                );
+                tokio::time::advance(HOUR).await;
+            }
+            leave(&sessions);
+            assert!(held(&sessions).is_empty());
+        }
+        let anybody = Arc::new(Principal::Anonymous);
+        for id in ["c", "d", "e"] {
+            assert!(claim(&sessions, id, &anybody, &Arc::default()).await.is_ok());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,11 +19,11 @@ use crate::filter::is_topic_name;
 use crate::gate::{Disposition, Incoming, Reply, SecurityEvent, SharedGate};
 use crate::limits::Places;
 use crate::message::{Message, user_properties};
+use crate::rates::Rates;
 use crate::retained::Retained;
 use crate::router::{RouteMemory, Routed, Router};
-use crate::session::{Session, stable_id};
+use crate::session::{About, LateWill, Session, stable_id};
 use crate::sessions::Sessions;
-use crate::wire::Will;
 
 /// What the broker publishes by itself comes from this session; no client has it.
 const INSIDE: u64 = 0;
@@ -36,11 +36,16 @@ pub(crate) struct Shared {
     pub(crate) router: Arc<Router>,
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
+    pub(crate) rates: Rates,
     pub(crate) counters: Counters,
     pub(crate) course: Course,
     reporter: Reporter,
     tls: RwLock<TlsSlot>,
+    revoked: RwLock<Arc<IsRevoked>>,
 }
+
+/// Whether the certificate with this serial number is revoked.
+pub(crate) type IsRevoked = dyn Fn(&[u8]) -> bool + Send + Sync;
 
 /// How far the broker has come, and the connections that it waits for at its end.
 #[derive(Debug, Default)]
@@ -99,6 +104,11 @@ impl Shared {
                 config: tls,
                 generation: 0,
             }),
+            revoked: RwLock::new(Arc::new(|_| false)),
+            rates: Rates::new(
+                limits.connects_per_second_per_principal,
+                limits.connect_burst_per_principal,
+            ),
             router,
             limits,
             gate,
@@ -135,6 +145,16 @@ impl Shared {
         let mut slot = self.tls.write().unwrap_or_else(PoisonError::into_inner);
         slot.config = Some(config);
         slot.generation += 1;
+    }
+
+    /// Whether a connection's certificate is revoked, as far as this broker was told.
+    pub(crate) fn is_revoked(&self, about: &About) -> bool {
+        let is_revoked = Arc::clone(&self.revoked.read().unwrap_or_else(PoisonError::into_inner));
+        !about.serial.is_empty() && is_revoked(&about.serial)
+    }
+
+    pub(crate) fn replace_revoked(&self, is_revoked: Arc<IsRevoked>) {
+        *self.revoked.write().unwrap_or_else(PoisonError::into_inner) = is_revoked;
     }
 
     /// Gives a publish that the gate let through to its subscribers, and keeps it if it is to be retained.
@@ -181,9 +201,21 @@ impl Shared {
         }
     }
 
-    /// Publishes the will of a session, if the gate lets it through.
-    pub(crate) async fn publish_will(&self, session: &Session, peer: SocketAddr, will: Will) {
+    /// Publishes the will of a session, if the gate lets it through. The will of a certificate that
+    /// was revoked since is dropped: it would be the publish of a revoked client.
+    pub(crate) async fn publish_will(&self, session: &Session, LateWill { will, leash }: LateWill) {
         let publish = will.publish;
+        if self.is_revoked(&leash.about) {
+            let who = Who {
+                peer: leash.about.peer,
+                principal: Some(Arc::clone(&session.principal)),
+                client_id: Some(session.client_id.clone()),
+            };
+            let detail = "a will whose certificate was revoked before it was due";
+            self.report(Reason::TlsRevoked, &who, Some(&publish.topic), detail);
+            count(&self.counters.refused, 1);
+            return;
+        }
         let admission = Arc::clone(&self.gate).admit(Incoming {
             topic: publish.topic.clone(),
             payload: publish.payload.clone(),
@@ -195,7 +227,7 @@ impl Shared {
             resumed: false,
             user_properties: user_properties(&publish),
             client_id: session.client_id.clone(),
-            peer: Some(peer),
+            peer: Some(leash.about.peer),
         });
         match tokio::time::timeout(self.limits.drain_within, admission).await {
             Ok(Disposition::Deliver) => {

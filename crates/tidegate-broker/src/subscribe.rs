@@ -54,6 +54,7 @@ impl Connection {
         id: Option<NonZeroU32>,
         retained: &mut Vec<Delivery>,
     ) -> SubscribeAckReason {
+        self.rights.look_again();
         if !self.rights.subscribe(filter.path) {
             self.shared.report(
                 Reason::AclDenied,

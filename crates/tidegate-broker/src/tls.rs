@@ -8,12 +8,16 @@ use tidegate_envelope::principal::Principal;
 use tidegate_envelope::time::Timestamp;
 use tidegate_pki::identity::{IdentityError, Leaf, leaf};
 
+use crate::info::TlsInfo;
+
 /// A proven identity with what bounds it.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) principal: Arc<Principal>,
     /// `None` for anonymous connections.
     pub(crate) certificate: Option<Certificate>,
+    /// `None` without TLS.
+    pub(crate) tls: Option<TlsInfo>,
 }
 
 /// What is kept of a client's certificate.
@@ -32,13 +36,17 @@ impl Identity {
         Self {
             principal,
             certificate: None,
+            tls: None,
         }
     }
 
     /// The identity in the verified client certificate, or anonymous where none was asked for.
     pub(crate) fn of(connection: &ServerConnection) -> Result<Self, IdentityError> {
         let Some(certificate) = connection.peer_certificates().and_then(<[_]>::first) else {
-            return Ok(Self::vouched(Arc::new(Principal::Anonymous)));
+            return Ok(Self {
+                tls: Some(TlsInfo::of(connection, None)),
+                ..Self::vouched(Arc::new(Principal::Anonymous))
+            });
         };
         let Leaf {
             principal,
@@ -52,12 +60,13 @@ impl Identity {
                 serial: serial.into(),
                 valid_for,
             }),
+            tls: Some(TlsInfo::of(connection, Some(not_after))),
         })
     }
 }
 
 /// The system's clock, by which rustls too judges certificates.
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_micros(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }

@@ -6,6 +6,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Highest score: oblique paths may come out shorter than none, so that scores go above 1.
+const MOST: f32 = 1e6;
+
 /// A threshold and what it rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +22,8 @@ pub struct Calibration {
     pub readings: u64,
     /// A reading whose anomaly score is above this is over the threshold.
     pub threshold: f32,
+    /// The scores that 10%, 20% and so on to 90% of held-out readings do not exceed.
+    pub deciles: [f32; 9],
 }
 
 impl Calibration {
@@ -37,6 +42,7 @@ impl Calibration {
             least_rate: 1.0 / (count as f64 + 1.0),
             readings: count as u64,
             threshold: scores[rank.clamp(1, count) - 1],
+            deciles: std::array::from_fn(|tenth| scores[count * (tenth + 1) / 10]),
         }
     }
 
@@ -44,7 +50,11 @@ impl Calibration {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let rate = |rate: f64| rate > 0.0 && rate < 1.0;
-        rate(self.false_alarm_rate) && rate(self.least_rate) && (0.0..=1.0).contains(&self.threshold)
+        rate(self.false_alarm_rate)
+            && rate(self.least_rate)
+            && (0.0..=MOST).contains(&self.threshold)
+            && self.deciles.is_sorted()
+            && self.deciles.iter().all(|score| (0.0..=MOST).contains(score))
     }
 }
 

@@ -18,6 +18,15 @@ impl Debounce {
         self.over = (self.over << 1 | u8::from(over)) & ((1 << WINDOW) - 1);
         self.over.count_ones() >= NEEDED
     }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.over
+    }
+
+    /// `None` when there are bits of readings that are not looked back on.
+    pub(crate) fn from_bits(over: u8) -> Option<Self> {
+        (over < 1 << WINDOW).then_some(Self { over })
+    }
 }
 
 #[cfg(test)]

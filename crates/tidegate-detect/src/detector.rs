@@ -1,13 +1,13 @@
 //! The detector: one reading in, one assessment out.
 
 use crate::channel::MAX_TRACKED;
+use crate::classes::ClassModels;
 use crate::debounce::Debounce;
 use crate::explain::{Evidence, Explanation};
-use crate::features::aggregate;
-use crate::features::profile::{ChannelProfile, Profile};
 use crate::features::stream::State;
 use crate::model::{Model, ProfilePosition};
-use crate::rules::{Rule, RuleLimits, RuleState, missing, stuck};
+use crate::rules::{Rule, RuleState, Rules, missing, stuck};
+use crate::scorer::{fill, row_of};
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceId, DeviceIndex};
 use tidegate_envelope::reading::Channels;
@@ -54,8 +54,8 @@ impl Assessment {
 /// Judges the readings of a fleet, each device by its own past. One owner; it never blocks.
 #[derive(Debug)]
 pub struct Detector {
-    model: Option<Arc<Model>>,
-    limits: RuleLimits,
+    models: ClassModels,
+    rules: Rules,
     devices: Vec<Device>,
     /// Room for one reading's values and heads.
     x: [f64; MAX_TRACKED],
@@ -64,6 +64,8 @@ pub struct Detector {
 
 #[derive(Debug)]
 struct Device {
+    /// When it was last heard, whatever it said.
+    heard: Option<Timestamp>,
     rules: RuleState,
     forest: Option<ForestState>,
 }
@@ -71,75 +73,102 @@ struct Device {
 /// What the forest needs of one device.
 #[derive(Debug)]
 struct ForestState {
+    model: Arc<Model>,
     profile: ProfilePosition,
     state: State,
     debounce: Debounce,
 }
 
+/// Why a device's memory cannot be taken up again. The device then begins without a past, which is
+/// safe: it warms up, and rules hold from the first reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Written by another version of this program.
+    #[error("the device's memory has version {found}, only {STATE_VERSION} is known")]
+    Version {
+        /// The version that it has.
+        found: u8,
+    },
+    /// Made with another model, whose numbers mean something else.
+    #[error("the device's memory was made with another model")]
+    OtherModel,
+    /// Not what this program writes.
+    #[error("the device's memory is damaged")]
+    Malformed,
+}
+
+/// The version of a device's memory that this build writes and reads.
+pub const STATE_VERSION: u8 = 1;
+/// Most bytes of a device's memory.
+pub const MAX_STATE_BYTES: usize = 1_024;
+
 impl Detector {
-    /// A detector with a model, for the devices of the registry in the order of their
+    /// A detector with one model, for the devices of the registry in the order of their
     /// [`DeviceIndex`]. Profiles are found by name, so a registry may change after training.
     #[must_use]
     pub fn new<'a>(model: Arc<Model>, devices: impl IntoIterator<Item = &'a DeviceId>) -> Self {
-        let device = |id| Device {
-            rules: RuleState::default(),
-            forest: ForestState::new(&model, id),
-        };
-        let devices: Vec<_> = devices.into_iter().map(device).collect();
-        let profiles = || {
-            devices
-                .iter()
-                .filter_map(|device| device.forest.as_ref()?.profile(&model))
-        };
-        let most_heads = profiles().map(Profile::head_count).max().unwrap_or(0);
-        Self {
-            limits: RuleLimits::default(),
-            heads: vec![0.0; most_heads],
+        let classless = devices.into_iter().map(|device| (device, ""));
+        Self::with_classes(ClassModels::one(model), classless)
+    }
+
+    /// A detector with a model for each class; `devices` are names and classes, in the order of
+    /// their [`DeviceIndex`].
+    #[must_use]
+    pub fn with_classes<'a>(
+        models: ClassModels,
+        devices: impl IntoIterator<Item = (&'a DeviceId, &'a str)>,
+    ) -> Self {
+        let mut detector = Self {
+            models,
+            rules: Rules::default(),
+            devices: Vec::new(),
             x: [0.0; MAX_TRACKED],
-            devices,
-            model: Some(model),
-        }
+            heads: Vec::new(),
+        };
+        detector.append_classed(devices);
+        detector
     }
 
     /// A detector without a model: rules only.
     #[must_use]
     pub fn rules_only(devices: usize) -> Self {
-        let device = || Device {
+        let mut detector = Self::with_classes(ClassModels::default(), []);
+        detector.devices.resize_with(devices, || Device {
+            heard: None,
             rules: RuleState::default(),
             forest: None,
-        };
-        Self {
-            model: None,
-            limits: RuleLimits::default(),
-            devices: std::iter::repeat_with(device).take(devices).collect(),
-            x: [0.0; MAX_TRACKED],
-            heads: Vec::new(),
-        }
+        });
+        detector
     }
 
-    /// Takes further devices, behind those that it has; each begins without a past.
+    /// Takes further devices without a class, behind those that it has; each begins without a past.
     pub fn append<'a>(&mut self, devices: impl IntoIterator<Item = &'a DeviceId>) {
-        for id in devices {
+        self.append_classed(devices.into_iter().map(|device| (device, "")));
+    }
+
+    /// Takes further devices with their classes, behind those that it has.
+    pub fn append_classed<'a>(&mut self, devices: impl IntoIterator<Item = (&'a DeviceId, &'a str)>) {
+        for (id, class) in devices {
             let forest = self
-                .model
-                .as_deref()
+                .models
+                .of(class)
                 .and_then(|model| ForestState::new(model, id));
-            let profile = self.model.as_deref().zip(forest.as_ref());
-            let heads = profile
-                .and_then(|(model, forest)| forest.profile(model))
-                .map_or(0, Profile::head_count);
+            let heads = forest
+                .as_ref()
+                .map_or(0, |forest| forest.model.profile_at(forest.profile).head_count());
             self.heads.resize(self.heads.len().max(heads), 0.0);
             self.devices.push(Device {
+                heard: None,
                 rules: RuleState::default(),
                 forest,
             });
         }
     }
 
-    /// The same detector with other limits.
+    /// The same detector with other rules.
     #[must_use]
-    pub fn with_limits(self, limits: RuleLimits) -> Self {
-        Self { limits, ..self }
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Assesses an accepted reading at the time that its device states, or else at its arrival.
@@ -150,7 +179,8 @@ impl Detector {
         let device = message
             .device
             .filter(|device| (device.0 as usize) < self.devices.len())?;
-        Some(self.assess(device, at, &message.reading.channels))
+        let reading = &message.reading;
+        Some(self.judge(device, at, &reading.channels, Some(&reading.status)))
     }
 
     /// Assesses one reading: for training reports and tests, as nothing says where it is from.
@@ -160,18 +190,43 @@ impl Detector {
     ///
     /// When there is no such device.
     pub fn assess(&mut self, device: DeviceIndex, at: Timestamp, channels: &Channels) -> Assessment {
+        self.judge(device, at, channels, None)
+    }
+
+    /// The same, of a reading with the status that the device gave it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such device.
+    pub fn assess_with_status(
+        &mut self,
+        device: DeviceIndex,
+        at: Timestamp,
+        channels: &Channels,
+        status: &str,
+    ) -> Assessment {
+        self.judge(device, at, channels, Some(status))
+    }
+
+    fn judge(
+        &mut self,
+        device: DeviceIndex,
+        at: Timestamp,
+        channels: &Channels,
+        status: Option<&str>,
+    ) -> Assessment {
         let device = &mut self.devices[device.0 as usize];
-        let forest = self.model.as_deref().zip(device.forest.as_mut());
-        let forest = forest.and_then(|(model, state)| Some((model, state.profile(model)?, state)));
-        let Some((model, profile, forest)) = forest else {
-            let broken = device.rules.check(&self.limits, at, channels);
+        device.heard = Some(at);
+        let Some(forest) = &mut device.forest else {
+            let broken = device.rules.check(&self.rules, at, channels, status);
             return broken.map_or(Assessment::UNJUDGED, Assessment::broken);
         };
+        let (model, profile) = (&*forest.model, forest.model.profile_at(forest.profile));
         let x = &mut self.x[..profile.channels.len()];
         if let Some(absent) = fill(x, profile, channels) {
             return Assessment::broken(missing(&absent.name, absent.mean));
         }
-        let gross = device.rules.check(&self.limits, at, channels);
+        let gross = device.rules.check(&self.rules, at, channels, status);
         if let Some(gross) = gross.as_ref().filter(|gross| gross.rule == Some(Rule::Range)) {
             // Flagged by itself already, and the memory must not be disturbed by it.
             return Assessment::broken(gross.clone());
@@ -182,8 +237,10 @@ impl Detector {
         if forest.state.readings() <= WARM_UP_READINGS {
             return broken.map_or(Assessment::UNJUDGED, Assessment::broken);
         }
-        let features = aggregate(profile, heads);
-        let score = model.calibration().threshold - model.forest().score(&features);
+        let row = row_of(model.about().feature_set, profile, heads, x);
+        let anomaly = model.forest().score(row.as_slice());
+        let threshold = model.calibration_at(forest.profile).threshold;
+        let score = (threshold - anomaly).max(RULE_SCORE);
         let alarm = forest.debounce.observe(score < 0.0);
         if let Some(broken) = broken {
             return Assessment::broken(broken);
@@ -194,7 +251,7 @@ impl Detector {
             state: &forest.state,
             x,
             heads,
-            features: &features,
+            row: &row,
         };
         let reason = alarm.then(|| Box::new(evidence.explain()));
         Assessment {
@@ -202,6 +259,76 @@ impl Detector {
             flagged: alarm,
             reason,
         }
+    }
+
+    /// The devices that have been heard and have now been silent for longer than the rules allow,
+    /// each with why. Devices that were never heard are not among them.
+    pub fn silent(&self, now: Timestamp) -> impl Iterator<Item = (DeviceIndex, Explanation)> {
+        let devices = (0_u32..).zip(&self.devices);
+        devices.filter_map(move |(index, device)| {
+            Some((DeviceIndex(index), self.rules.silent(device.heard?, now)?))
+        })
+    }
+
+    /// A device's memory as bytes, to be taken up after a restart; at most [`MAX_STATE_BYTES`].
+    /// Empty for a device that has not been heard, or is judged by rules only.
+    ///
+    /// ```text
+    /// 1   version
+    /// 8   the model: the first bytes of its file's checksum
+    /// 1   debounce, one bit for each of the last readings
+    /// …   see features::stream::State::write
+    /// ```
+    ///
+    /// What the rules remember is left out: the first reading after a restart has none before it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such device.
+    #[must_use]
+    pub fn save_state(&self, device: DeviceIndex) -> Vec<u8> {
+        let forest = self.devices[device.0 as usize].forest.as_ref();
+        let Some(forest) = forest.filter(|forest| forest.state.readings() > 0) else {
+            return Vec::new();
+        };
+        let mut bytes = vec![STATE_VERSION];
+        bytes.extend(forest.model.mark());
+        bytes.push(forest.debounce.bits());
+        forest.state.write(&mut bytes);
+        bytes
+    }
+
+    /// Takes up a device's memory where [`Detector::save_state`] left it. Nothing is changed after
+    /// an error, or by empty `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// See [`StateError`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such device.
+    pub fn restore_state(&mut self, device: DeviceIndex, bytes: &[u8]) -> Result<(), StateError> {
+        let [version, rest @ ..] = bytes else {
+            return Ok(());
+        };
+        if *version != STATE_VERSION {
+            return Err(StateError::Version { found: *version });
+        }
+        let forest = self.devices[device.0 as usize].forest.as_mut();
+        let forest = forest.ok_or(StateError::OtherModel)?;
+        let (mark, rest) = rest.split_first_chunk::<8>().ok_or(StateError::Malformed)?;
+        if *mark != forest.model.mark() {
+            return Err(StateError::OtherModel);
+        }
+        let [debounce, state @ ..] = rest else {
+            return Err(StateError::Malformed);
+        };
+        let profile = forest.model.profile_at(forest.profile);
+        let debounce = Debounce::from_bits(*debounce).ok_or(StateError::Malformed)?;
+        forest.state = State::read(profile, state).ok_or(StateError::Malformed)?;
+        forest.debounce = debounce;
+        Ok(())
     }
 
     /// How many devices it knows.
@@ -224,30 +351,13 @@ impl Detector {
 }
 
 impl ForestState {
-    fn new(model: &Model, id: &DeviceId) -> Option<Self> {
-        let position = model.profile_position(id)?;
-        let state = State::new(model.profile_at(position)?);
+    fn new(model: &Arc<Model>, id: &DeviceId) -> Option<Self> {
+        let profile = model.profile_position(id)?;
         Some(Self {
-            profile: position,
-            state,
+            profile,
+            state: State::new(model.profile_at(profile)),
             debounce: Debounce::default(),
+            model: Arc::clone(model),
         })
     }
-
-    fn profile<'m>(&self, model: &'m Model) -> Option<&'m Profile> {
-        model.profile_at(self.profile)
-    }
-}
-
-/// Writes the values of the profile's channels to `x`; answers the first that is not there. Both
-/// lists are sorted by name.
-fn fill<'p>(x: &mut [f64], profile: &'p Profile, channels: &Channels) -> Option<&'p ChannelProfile> {
-    let mut values = channels.iter();
-    for (slot, channel) in x.iter_mut().zip(&profile.channels) {
-        match values.find(|(name, _)| *name >= channel.name.as_str()) {
-            Some((name, value)) if name == channel.name => *slot = value,
-            _ => return Some(channel),
-        }
-    }
-    None
 }

@@ -4,7 +4,7 @@ use crate::channel::{quantity, unit, words};
 use crate::features::profile::Profile;
 use crate::features::residual::Basis;
 use crate::features::stream::{FAST_READINGS, SLOW_READINGS, State};
-use crate::features::{COUNT, Feature, cause};
+use crate::features::{COUNT, Feature, FeatureRow, aggregate, cause};
 use crate::forest::Forest;
 use crate::rules::Rule;
 use tidegate_envelope::time::Timestamp;
@@ -49,6 +49,14 @@ impl Explanation {
             shares: Vec::new(),
         }
     }
+
+    /// Of a rule about time: seconds expected, and seconds seen.
+    pub(crate) fn of_time(rule: Rule, sentence: String, expected: f64, seen: f64) -> Self {
+        Self {
+            unit: "s",
+            ..Self::of_rule(rule, sentence, "time", expected, seen)
+        }
+    }
 }
 
 /// What is known about a flagged reading.
@@ -58,13 +66,19 @@ pub(crate) struct Evidence<'a> {
     pub(crate) state: &'a State,
     pub(crate) x: &'a [f64],
     pub(crate) heads: &'a [f32],
-    pub(crate) features: &'a [f32; COUNT],
+    /// What the forest was shown.
+    pub(crate) row: &'a FeatureRow,
 }
 
 impl Evidence<'_> {
-    /// Explains the reading by its largest feature.
+    /// Explains the reading by its largest feature; where the forest saw none, by the channel that
+    /// is farthest from its mean.
     pub(crate) fn explain(&self) -> Explanation {
-        let shares = self.shares();
+        let features = aggregate(self.profile, self.heads);
+        if self.row.as_slice() != features {
+            return self.unusual();
+        }
+        let shares = self.shares(&features);
         let feature = shares[0].feature;
         let cause = cause(self.profile, self.heads, feature);
         let mut explanation = match feature {
@@ -74,6 +88,7 @@ impl Evidence<'_> {
             Feature::ScatterFast => self.scatter(cause, false),
             Feature::ScatterSlow => self.scatter(cause, true),
             Feature::Drift => self.drift(cause),
+            Feature::Coupling => self.coupling(cause),
             Feature::Stuck => self.stuck(cause),
             Feature::Frozen => self.frozen(),
             Feature::Step => self.step(cause),
@@ -85,17 +100,17 @@ impl Evidence<'_> {
 
     /// What each feature would add to the score of an ordinary reading by itself, made to sum to 1.
     /// Taking one away from the reading would say less: the others still isolate it.
-    fn shares(&self) -> Vec<Share> {
+    fn shares(&self, features: &[f32; COUNT]) -> Vec<Share> {
         let ordinary = self.forest.score(&[0.0; COUNT]);
         let alone = |index: usize| {
             let mut row = [0.0; COUNT];
-            row[index] = self.features[index];
+            row[index] = features[index];
             (self.forest.score(&row) - ordinary).max(0.0)
         };
         let mut added: [f32; COUNT] = std::array::from_fn(alone);
         if added.iter().sum::<f32>() <= f32::EPSILON {
             // Only the combination is rare: the sizes of the features must do.
-            added = self.features.map(|feature| feature.abs().max(f32::EPSILON));
+            added = features.map(|feature| feature.abs().max(f32::EPSILON));
         }
         let total: f32 = added.iter().sum();
         let mut shares: Vec<Share> = Feature::ALL
@@ -124,12 +139,9 @@ impl Evidence<'_> {
         let (seen, expected, scale) = residual.explain(&self.profile.channels, self.x);
         let mean = f64::from(self.state.mean(self.profile, cause, slow)) * scale;
         let readings = if slow { SLOW_READINGS } else { FAST_READINGS };
-        let against = if residual.is_slow() {
+        let against = if residual.course.wanders() {
             let side = if mean < 0.0 { "below" } else { "above" };
-            format!(
-                "{} {side} its level of the last hour",
-                quantity(mean.abs(), 2, subject.unit)
-            )
+            format!("{} {side} its own course", quantity(mean.abs(), 2, subject.unit))
         } else {
             subject.off_by(mean)
         };
@@ -141,7 +153,7 @@ impl Evidence<'_> {
         let subject = self.subject(cause);
         let times = f64::from(self.state.scatter(cause, slow));
         let (_, _, scale) = self.profile.residuals[cause].explain(&self.profile.channels, self.x);
-        let expected = scale * self.profile.residuals[cause].innovation;
+        let expected = scale * self.profile.residuals[cause].course.innovation;
         let sentence = if times < 1.0 {
             format!(
                 "{} is quieter than a sensor can be: {times:.2} times its usual scatter",
@@ -167,6 +179,16 @@ impl Evidence<'_> {
                 format!(" {}", subject.unit)
             },
             clock(trend.since)
+        );
+        subject.explanation(sentence, expected, seen)
+    }
+
+    fn coupling(&self, cause: usize) -> Explanation {
+        let subject = self.subject(cause);
+        let (seen, expected, _) = self.profile.residuals[cause].explain(&self.profile.channels, self.x);
+        let sentence = format!(
+            "{} no longer follows what {}, over the last {SLOW_READINGS} readings",
+            subject.words, subject.by
         );
         subject.explanation(sentence, expected, seen)
     }
@@ -224,6 +246,22 @@ impl Evidence<'_> {
             quantity(bound, 1, unit)
         );
         self.channel(channel, sentence, bound)
+    }
+
+    fn unusual(&self) -> Explanation {
+        let channels = &self.profile.channels;
+        let off = |index: &usize| channels[*index].standard(self.x[*index]).abs();
+        let channel = (0..channels.len())
+            .max_by(|a, b| off(a).total_cmp(&off(b)))
+            .unwrap_or(0);
+        let profile = &channels[channel];
+        let unit = unit(&profile.name);
+        let sentence = format!(
+            "{} {} is unusual beside the other channels",
+            words(&profile.name),
+            quantity(self.x[channel], 1, unit)
+        );
+        self.channel(channel, sentence, profile.mean)
     }
 
     fn channel(&self, channel: usize, sentence: String, expected: f64) -> Explanation {

@@ -12,11 +12,19 @@
 
 pub mod calibrate;
 pub mod channel;
+pub mod classes;
+mod data;
 pub mod debounce;
 pub mod detector;
 pub mod explain;
 pub mod features;
 pub mod forest;
 pub mod model;
+pub mod population;
 pub mod rules;
+pub mod scorer;
+mod series;
+pub mod shadow;
+pub mod table;
 pub mod train;
+pub mod unit;

@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //! 0       8      "tidegate"
-//! 8       4      version, u32 little endian: 1
+//! 8       4      version, u32 little endian: 2
 //! 12      4      h, length of the header, u32 little endian
 //! 16      h      header: JSON, see About, Calibration and Profile
 //! 16+h    …      forest, see forest::Trees
@@ -16,6 +16,7 @@ use crate::calibrate::Calibration;
 use crate::features::profile::Profile;
 use crate::features::{COUNT, Feature};
 use crate::forest::{Forest, Kind};
+use crate::train::FeatureSet;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -25,7 +26,7 @@ use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::time::Timestamp;
 
 /// The version that this build writes and reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Larger files are refused unread: 10,000 devices and 1,000 trees stay below.
 pub const MAX_FILE_BYTES: u64 = 256 << 20;
 
@@ -51,7 +52,9 @@ pub struct About {
     pub trees: u64,
     /// How many rows each tree was grown on at most.
     pub subsample: u64,
-    /// The features, in order.
+    /// What the forest is shown of a reading.
+    pub feature_set: FeatureSet,
+    /// The features, in order; none where it is shown raw values.
     pub features: Vec<Feature>,
 }
 
@@ -71,12 +74,25 @@ pub struct Model {
     /// Sorted by device name.
     profiles: Vec<Profile>,
     /// For devices that were not in training; where all of training had the same channels.
-    fleet: Option<Profile>,
+    fleet: Option<Fleet>,
     forest: Forest,
+    /// The file's checksum.
+    checksum: [u8; CHECKSUM_BYTES],
+}
+
+/// What devices that were not in training are judged by.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fleet {
+    /// What is ordinary for all trained devices together.
+    pub profile: Profile,
+    /// The threshold for them: from trained devices as a profile of others scores them, where there
+    /// are two or more, and else the model's own.
+    pub calibration: Calibration,
 }
 
 /// Where a device's profile stands in a model.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProfilePosition {
     /// Its own.
     Own(usize),
@@ -90,7 +106,7 @@ struct Header {
     about: About,
     calibration: Calibration,
     profiles: Vec<Profile>,
-    fleet: Option<Profile>,
+    fleet: Option<Fleet>,
 }
 
 /// Why a model could not be written or read.
@@ -132,17 +148,32 @@ impl Model {
         about: About,
         calibration: Calibration,
         mut profiles: Vec<Profile>,
-        fleet: Option<Profile>,
+        fleet: Option<Fleet>,
         forest: Forest,
     ) -> Self {
         profiles.sort_by(|a, b| a.device.cmp(&b.device));
-        Self {
+        let mut model = Self {
             about,
             calibration,
             profiles,
             fleet,
             forest,
-        }
+            checksum: [0; CHECKSUM_BYTES],
+        };
+        model.checksum = Sha256::digest(model.content()).into();
+        model
+    }
+
+    /// The checksum of its file in hex: two models with the same one are the same.
+    #[must_use]
+    pub fn checksum(&self) -> String {
+        self.checksum.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first bytes of the checksum, by which a device's memory knows its model again.
+    pub(crate) fn mark(&self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = self.checksum;
+        [a, b, c, d, e, f, g, h]
     }
 
     /// Where it comes from.
@@ -169,11 +200,18 @@ impl Model {
         &self.profiles
     }
 
+    /// What devices that were not in training are judged by; where all of training had the same
+    /// channels.
+    #[must_use]
+    pub fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
+    }
+
     /// What is ordinary for `device`: its own profile, or else that of the fleet, which is less
-    /// sharp and on which the threshold was not calibrated. `None` when there is neither.
+    /// sharp. `None` when there is neither.
     #[must_use]
     pub fn profile(&self, device: &DeviceId) -> Option<&Profile> {
-        self.profile_at(self.profile_position(device)?)
+        Some(self.profile_at(self.profile_position(device)?))
     }
 
     pub(crate) fn profile_position(&self, device: &DeviceId) -> Option<ProfilePosition> {
@@ -184,16 +222,34 @@ impl Model {
         own.ok().map(ProfilePosition::Own).or(fleet)
     }
 
-    pub(crate) fn profile_at(&self, position: ProfilePosition) -> Option<&Profile> {
+    pub(crate) fn profile_at(&self, position: ProfilePosition) -> &Profile {
         match position {
-            ProfilePosition::Own(index) => self.profiles.get(index),
-            ProfilePosition::Fleet => self.fleet.as_ref(),
+            ProfilePosition::Own(index) => &self.profiles[index],
+            ProfilePosition::Fleet => &self.strangers().profile,
         }
+    }
+
+    pub(crate) fn calibration_at(&self, position: ProfilePosition) -> &Calibration {
+        match position {
+            ProfilePosition::Own(_) => &self.calibration,
+            ProfilePosition::Fleet => &self.strangers().calibration,
+        }
+    }
+
+    fn strangers(&self) -> &Fleet {
+        self.fleet.as_ref().expect("positions come from this model")
     }
 
     /// The file's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.content();
+        bytes.extend_from_slice(&self.checksum);
+        bytes
+    }
+
+    /// The file's bytes before the checksum.
+    fn content(&self) -> Vec<u8> {
         let header = Header {
             about: self.about.clone(),
             calibration: self.calibration,
@@ -207,8 +263,6 @@ impl Model {
         bytes.extend((header.len() as u32).to_le_bytes());
         bytes.extend(header);
         self.forest.write(&mut bytes);
-        let checksum = Sha256::digest(&bytes);
-        bytes.extend_from_slice(&checksum);
         bytes
     }
 
@@ -236,15 +290,20 @@ impl Model {
             .ok_or_else(|| malformed("the header is longer than the file"))?;
         let header: Header =
             serde_json::from_slice(header).map_err(|error| ModelError::Malformed(error.to_string()))?;
-        if header.about.features != Feature::ALL {
-            return Err(ModelError::Features);
-        }
-        let forest = Forest::read(header.about.forest, forest, COUNT).ok_or_else(|| malformed("forest"))?;
+        let width = match header.about.feature_set {
+            FeatureSet::Stream if header.about.features == Feature::ALL => COUNT,
+            FeatureSet::Raw if header.about.features.is_empty() => raw_width(&header.profiles)
+                .ok_or_else(|| malformed("raw values of devices that differ in their channels"))?,
+            _ => return Err(ModelError::Features),
+        };
+        let forest = Forest::read(header.about.forest, forest, width).ok_or_else(|| malformed("forest"))?;
+        let fleet = header.fleet.as_ref().map(|fleet| &fleet.profile);
         let unique = header.profiles.is_sorted_by(|a, b| a.device < b.device);
-        if !unique || !header.profiles.iter().chain(&header.fleet).all(Profile::is_sound) {
+        if !unique || !header.profiles.iter().chain(fleet).all(Profile::is_sound) {
             return Err(malformed("profiles"));
         }
-        if !header.calibration.is_sound() {
+        let fleet = header.fleet.as_ref().map(|fleet| &fleet.calibration);
+        if !header.calibration.is_sound() || !fleet.is_none_or(Calibration::is_sound) {
             return Err(malformed("calibration"));
         }
         Ok(Self::new(
@@ -297,4 +356,20 @@ impl Model {
         }
         Self::from_bytes(&bytes)
     }
+}
+
+/// How many channels every profile has, the same ones.
+fn raw_width(profiles: &[Profile]) -> Option<usize> {
+    let names = |profile: &Profile| -> Vec<String> {
+        profile
+            .channels
+            .iter()
+            .map(|channel| channel.name.clone())
+            .collect()
+    };
+    let first = names(profiles.first()?);
+    profiles
+        .iter()
+        .all(|profile| names(profile) == first)
+        .then_some(first.len())
 }

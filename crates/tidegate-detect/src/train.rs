@@ -1,55 +1,52 @@
 //! Training: ordinary readings of a fleet in, a frozen model out.
 //!
-//! The older half of each device's readings fits its profile and grows the forest; the newer half,
-//! which neither has seen, calibrates the threshold. A random split would leak: neighbours in time
-//! are alike.
+//! The model's profiles and forest rest on all readings. Its threshold rests on each half of them,
+//! older and newer, as a model of the other half alone scores it: no reading is judged by what has
+//! seen it. A random split would leak, as neighbours in time are alike.
 
 use crate::calibrate::Calibration;
 use crate::channel::MAX_TRACKED;
+use crate::detector::WARM_UP_READINGS;
 use crate::features::profile::Profile;
-use crate::features::stream::State;
-use crate::features::{COUNT, Feature, aggregate};
+use crate::features::{COUNT, Feature};
 use crate::forest::{Forest, Kind, MAX_SUBSAMPLE, MAX_TREES, Rows};
-use crate::model::{About, Model};
+use crate::model::{About, Fleet, Model};
+use crate::series::{Demands, Series, units_mistaken};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use tidegate_envelope::id::DeviceId;
-use tidegate_envelope::reading::Channels;
 use tidegate_envelope::time::Timestamp;
+
+pub use crate::data::{KnownAlarm, TrainingData};
+pub use crate::series::RECOVERY_READINGS;
 
 /// Fewest readings per device: an hour and a half at 5 s.
 pub const MIN_READINGS: usize = 1_000;
+/// Fewest readings per device for [`fit`], which promises no threshold.
+pub const MIN_FIT_READINGS: usize = 100;
+/// Fewest devices of which one that differs by the factor of a unit is taken to be the mistake.
+const MIN_FLEET: usize = 3;
 
-/// Ordinary readings of a fleet. They should cover what is ordinary: a whole day of use, as night
-/// and morning differ.
-#[derive(Debug, Clone, Default)]
-pub struct TrainingData {
-    description: String,
-    devices: Vec<(DeviceId, Vec<(Timestamp, Channels)>)>,
+/// What training does about readings that are known not to be ordinary: those of a
+/// [`KnownAlarm`], and those outside what a sensor can mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Alarms {
+    /// Refuses all, and names the first.
+    #[default]
+    Refuse,
+    /// Leaves them out, and the [`RECOVERY_READINGS`] after each alarm with them.
+    LeaveOut,
 }
 
-impl TrainingData {
-    /// No data yet; `description` goes into the model.
-    #[must_use]
-    pub fn new(description: &str) -> Self {
-        Self {
-            description: description.to_owned(),
-            devices: Vec::new(),
-        }
-    }
-
-    /// Adds a device's readings, oldest first. Readings of a device that is there already are
-    /// appended to it.
-    pub fn add(&mut self, device: DeviceId, readings: Vec<(Timestamp, Channels)>) {
-        match self.devices.iter_mut().find(|(known, _)| *known == device) {
-            Some((_, rows)) => rows.extend(readings),
-            None => self.devices.push((device, readings)),
-        }
-    }
-
-    /// How many readings there are in all.
-    #[must_use]
-    pub fn readings(&self) -> usize {
-        self.devices.iter().map(|(_, rows)| rows.len()).sum()
-    }
+/// What the forest is shown of a reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureSet {
+    /// The streaming features of [`crate::features`].
+    #[default]
+    Stream,
+    /// The values of the channels themselves, as the original system had it: for comparison.
+    Raw,
 }
 
 /// How to train.
@@ -67,6 +64,10 @@ pub struct TrainOptions {
     pub false_alarm_rate: f64,
     /// How the forest splits.
     pub forest: Kind,
+    /// What the forest is shown.
+    pub features: FeatureSet,
+    /// What becomes of readings that are known not to be ordinary.
+    pub alarms: Alarms,
 }
 
 impl TrainOptions {
@@ -80,6 +81,8 @@ impl TrainOptions {
             subsample: 256,
             false_alarm_rate: 1e-4,
             forest: Kind::Oblique,
+            features: FeatureSet::Stream,
+            alarms: Alarms::Refuse,
         }
     }
 }
@@ -91,18 +94,64 @@ pub enum TrainError {
     #[error("there is no training data")]
     NoData,
     /// Too little to tell ordinary from not.
-    #[error("device {device} has {readings} readings, at least {MIN_READINGS} are needed")]
+    #[error("device {device} has {readings} readings, at least {least} are needed")]
     TooShort {
         /// The device.
         device: DeviceId,
-        /// How many readings it has.
+        /// How many readings it has to learn from.
         readings: usize,
+        /// How many are needed.
+        least: usize,
     },
     /// Nothing can be learned from a sensor that never moves.
-    #[error("device {device} always shows the same values: is it stuck?")]
+    #[error(
+        "device {device} always shows the same values in rows {} to {}: is it stuck?",
+        .rows.start, .rows.end
+    )]
     Constant {
         /// The device.
         device: DeviceId,
+        /// Its rows, from 0 to below the end.
+        rows: Range<usize>,
+    },
+    /// Readings that are known not to be ordinary would be learnt as ordinary.
+    #[error(
+        "device {device}, rows {} to {} are not ordinary ({why}): leave them out",
+        .rows.start, .rows.end
+    )]
+    Poisoned {
+        /// The device.
+        device: DeviceId,
+        /// Its rows, from 0 to below the end.
+        rows: Range<usize>,
+        /// What is known about them.
+        why: String,
+    },
+    /// The features look back, so a reading must not come before an older one.
+    #[error("device {device}, row {row} is older than the row before it: sort by time")]
+    Order {
+        /// The device.
+        device: DeviceId,
+        /// The row, from 0.
+        row: usize,
+    },
+    /// A channel differs from the same device's other half, or from the fleet, by just the factor
+    /// between two units.
+    #[error(
+        "device {device} shows {channel} around {here:.3} and {there:.3} elsewhere, \
+         the factor between {units}: is its unit right?"
+    )]
+    Unit {
+        /// The device.
+        device: DeviceId,
+        /// The channel's name in messages.
+        channel: String,
+        /// Its mean in this device's newer half.
+        here: f64,
+        /// Its mean in the older half, or the median of the fleet.
+        there: f64,
+        /// The two units.
+        units: &'static str,
     },
     /// No channel is in every reading.
     #[error("device {device} has no channel that is in all of its readings")]
@@ -118,6 +167,14 @@ pub enum TrainError {
         /// How many channels it has.
         channels: usize,
     },
+    /// Raw values of different channels cannot stand in one table.
+    #[error("devices {device} and {other} have different channels: raw values need the same ones")]
+    ChannelsDiffer {
+        /// A device.
+        device: DeviceId,
+        /// One that differs from it.
+        other: DeviceId,
+    },
     /// An option is out of range.
     #[error("{option} is {value}, it must be {allowed}")]
     Option {
@@ -130,16 +187,25 @@ pub enum TrainError {
     },
 }
 
-/// One device's readings as numbers.
-struct Series<'a> {
-    device: &'a DeviceId,
-    names: Vec<&'a str>,
-    times: Vec<Timestamp>,
-    /// A value per name, reading after reading.
-    values: Vec<f64>,
+/// Every reason why `data` may not be learnt from, at most one for each device.
+#[must_use]
+pub fn check(data: &TrainingData, alarms: Alarms) -> Vec<TrainError> {
+    if data.devices.is_empty() {
+        return vec![TrainError::NoData];
+    }
+    let (mut sound, mut refused) = (Vec::new(), Vec::new());
+    for data in &data.devices {
+        match Series::new(data, strict(alarms)) {
+            Ok(series) => sound.push(series),
+            Err(error) => refused.push(error),
+        }
+    }
+    refused.extend(check_fleet_units(&sound));
+    refused
 }
 
-/// Trains a model. `progress` is told the share that is done, 0 to 1.
+/// Trains a model whose threshold is calibrated on readings as they look to a model that has not
+/// seen them. `progress` is told the share that is done, 0 to 1.
 ///
 /// # Errors
 ///
@@ -149,63 +215,238 @@ pub fn train(
     options: &TrainOptions,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Model, TrainError> {
-    check(options)?;
+    let fleet = prepare(data, options, strict(options.alarms))?;
+    if let Some(error) = check_fleet_units(&fleet) {
+        return Err(error);
+    }
+    let older: Vec<_> = fleet.iter().map(|series| 0..series.middle()).collect();
+    let newer: Vec<_> = fleet.iter().map(|series| series.middle()..series.len()).collect();
+    let mut scores = Vec::new();
+    for (done, (seen, unseen)) in [(&older, &newer), (&newer, &older)].into_iter().enumerate() {
+        let half = Fit::new(&fleet, seen, options);
+        progress(0.3 * done as f32 + 0.2);
+        for ((series, profile), unseen) in fleet.iter().zip(&half.profiles).zip(unseen) {
+            scores.extend(half.scores(series, profile, options.features, unseen.clone()));
+        }
+        progress(0.3 * done as f32 + 0.3);
+    }
+    let calibration = Calibration::fit(scores, options.false_alarm_rate);
+    let model = assemble(data, &fleet, options, |_, _| calibration);
+    progress(1.0);
+    Ok(model)
+}
+
+/// Fits profiles and forest to all of `data`, and calibrates on the same readings: for scores that
+/// somebody else sets a threshold for, as [`Scorer`](crate::scorer::Scorer) gives them. Its own
+/// threshold promises nothing about other readings. The readings are taken at their word: no value is
+/// too large, and [`MIN_FIT_READINGS`] are enough.
+///
+/// # Errors
+///
+/// See [`TrainError`].
+pub fn fit(
+    data: &TrainingData,
+    options: &TrainOptions,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Model, TrainError> {
+    let demands = Demands {
+        alarms: options.alarms,
+        least: MIN_FIT_READINGS,
+        plausible: false,
+    };
+    let fleet = prepare(data, options, demands)?;
+    let model = assemble(data, &fleet, options, |fit, whole| {
+        let scores = fleet
+            .iter()
+            .zip(&fit.profiles)
+            .zip(whole)
+            .flat_map(|((series, profile), range)| {
+                fit.scores(series, profile, options.features, range.clone())
+            })
+            .collect();
+        Calibration::fit(scores, options.false_alarm_rate)
+    });
+    progress(1.0);
+    Ok(model)
+}
+
+/// Profiles and a forest, of a part of each device's readings.
+struct Fit {
+    profiles: Vec<Profile>,
+    forest: Forest,
+    /// How many readings the forest was grown from.
+    readings: usize,
+}
+
+impl Fit {
+    fn new(fleet: &[Series<'_>], ranges: &[Range<usize>], options: &TrainOptions) -> Self {
+        let mut profiles = Vec::with_capacity(fleet.len());
+        let mut rows = Vec::new();
+        for (series, range) in fleet.iter().zip(ranges) {
+            let profile = series.fit(range.clone());
+            rows.extend(series.rows(&profile, options.features, range.clone()));
+            profiles.push(profile);
+        }
+        let rows = Rows::new(&rows, width(fleet, options.features));
+        Self {
+            forest: Forest::grow(
+                options.forest,
+                rows,
+                options.trees,
+                options.subsample,
+                options.seed,
+            ),
+            readings: rows.len(),
+            profiles,
+        }
+    }
+
+    /// The scores of what a detector would judge: not the warm-up.
+    fn scores(
+        &self,
+        series: &Series<'_>,
+        profile: &Profile,
+        set: FeatureSet,
+        range: Range<usize>,
+    ) -> Vec<f32> {
+        let rows = series.rows(profile, set, range);
+        let width = match set {
+            FeatureSet::Stream => COUNT,
+            FeatureSet::Raw => series.names.len(),
+        };
+        let judged = rows.get(WARM_UP_READINGS as usize * width..).unwrap_or_default();
+        let rows = Rows::new(judged, width);
+        let mut scores = vec![0.0; rows.len()];
+        self.forest.score_batch(rows, &mut scores);
+        scores
+    }
+}
+
+/// The model of all readings.
+fn assemble(
+    data: &TrainingData,
+    fleet: &[Series<'_>],
+    options: &TrainOptions,
+    calibrate: impl FnOnce(&Fit, &[Range<usize>]) -> Calibration,
+) -> Model {
+    let whole: Vec<_> = fleet.iter().map(|series| 0..series.len()).collect();
+    let fit = Fit::new(fleet, &whole, options);
+    let calibration = calibrate(&fit, &whole);
+    let about = About {
+        data: data.description.clone(),
+        trained_at_us: options.trained_at.as_micros(),
+        seed: options.seed,
+        training_readings: fit.readings as u64,
+        forest: options.forest,
+        trees: options.trees as u64,
+        subsample: options.subsample.min(fit.readings) as u64,
+        feature_set: options.features,
+        features: match options.features {
+            FeatureSet::Stream => Feature::ALL.to_vec(),
+            FeatureSet::Raw => Vec::new(),
+        },
+    };
+    let strangers = fit_fleet(fleet, &fit, &calibration, options);
+    Model::new(about, calibration, fit.profiles, strangers, fit.forest)
+}
+
+/// What devices that are not in training are judged by, where all devices have the same channels:
+/// one profile of all, with a threshold from devices as a profile of other devices scores them.
+fn fit_fleet(fleet: &[Series<'_>], fit: &Fit, own: &Calibration, options: &TrainOptions) -> Option<Fleet> {
+    if fleet.iter().any(|series| series.names != fleet[0].names) {
+        return None;
+    }
+    let (even, odd): (Vec<_>, Vec<_>) = fleet.iter().enumerate().partition(|(index, _)| index % 2 == 0);
+    let mut scores = Vec::new();
+    if !odd.is_empty() {
+        for (seen, unseen) in [(&even, &odd), (&odd, &even)] {
+            let profile = Series::joined(seen.iter().map(|(_, series)| *series));
+            for (_, series) in unseen {
+                scores.extend(fit.scores(series, &profile, options.features, 0..series.len()));
+            }
+        }
+    }
+    Some(Fleet {
+        profile: Series::joined(fleet.iter()),
+        calibration: if scores.is_empty() {
+            *own
+        } else {
+            Calibration::fit(scores, options.false_alarm_rate)
+        },
+    })
+}
+
+fn width(fleet: &[Series<'_>], set: FeatureSet) -> usize {
+    match set {
+        FeatureSet::Stream => COUNT,
+        FeatureSet::Raw => fleet[0].names.len(),
+    }
+}
+
+/// What [`train`] asks of readings.
+fn strict(alarms: Alarms) -> Demands {
+    Demands {
+        alarms,
+        least: MIN_READINGS,
+        plausible: true,
+    }
+}
+
+fn prepare<'a>(
+    data: &'a TrainingData,
+    options: &TrainOptions,
+    demands: Demands,
+) -> Result<Vec<Series<'a>>, TrainError> {
+    check_options(options)?;
     if data.devices.is_empty() {
         return Err(TrainError::NoData);
     }
     let fleet: Vec<Series<'_>> = data
         .devices
         .iter()
-        .map(|(device, rows)| series(device, rows))
+        .map(|data| Series::new(data, demands))
         .collect::<Result<_, _>>()?;
-    let devices = fleet.len() as f32;
-    let mut profiles = Vec::with_capacity(fleet.len());
-    let mut grown_on = Vec::new();
-    let mut held_out = Vec::new();
-    for (done, series) in (0_u16..).zip(&fleet) {
-        let profile = series.fit();
-        let features = series.features(&profile);
-        let (older, newer) = features.split_at(series.half() * COUNT);
-        grown_on.extend_from_slice(older);
-        held_out.extend_from_slice(newer);
-        profiles.push(profile);
-        progress(0.4 * (f32::from(done) + 1.0) / devices);
+    let differs = fleet.iter().find(|series| series.names != fleet[0].names);
+    match differs.filter(|_| options.features == FeatureSet::Raw) {
+        Some(other) => Err(TrainError::ChannelsDiffer {
+            device: other.device.clone(),
+            other: fleet[0].device.clone(),
+        }),
+        None => Ok(fleet),
     }
-    let rows = Rows::new(&grown_on, COUNT);
-    let forest = Forest::grow(
-        options.forest,
-        rows,
-        options.trees,
-        options.subsample,
-        options.seed,
-    );
-    progress(0.5);
-    let held_out = Rows::new(&held_out, COUNT);
-    let block = held_out.len().div_ceil(10).max(1);
-    let mut scores = Vec::with_capacity(held_out.len());
-    for index in 0..held_out.len() {
-        scores.push(forest.score(held_out.row(index)));
-        if index % block == 0 {
-            progress(0.5 + 0.5 * index as f32 / held_out.len() as f32);
-        }
-    }
-    let about = About {
-        data: data.description.clone(),
-        trained_at_us: options.trained_at.as_micros(),
-        seed: options.seed,
-        training_readings: rows.len() as u64,
-        forest: options.forest,
-        trees: options.trees as u64,
-        subsample: options.subsample.min(rows.len()) as u64,
-        features: Feature::ALL.to_vec(),
-    };
-    let calibration = Calibration::fit(scores, options.false_alarm_rate);
-    let model = Model::new(about, calibration, profiles, fit_fleet(&fleet), forest);
-    progress(1.0);
-    Ok(model)
 }
 
-fn check(options: &TrainOptions) -> Result<(), TrainError> {
+/// The first device of which a channel lies apart from the fleet's median by the factor of units.
+fn check_fleet_units(fleet: &[Series<'_>]) -> Option<TrainError> {
+    for series in fleet {
+        for (channel, name) in series.names.iter().enumerate() {
+            let mut means: Vec<f64> = fleet
+                .iter()
+                .filter_map(|other| {
+                    let at = other.names.iter().position(|known| known == name)?;
+                    Some(other.mean(at, 0..other.len()))
+                })
+                .collect();
+            if means.len() < MIN_FLEET {
+                continue;
+            }
+            means.sort_unstable_by(f64::total_cmp);
+            let (here, there) = (series.mean(channel, 0..series.len()), means[means.len() / 2]);
+            if let Some(units) = units_mistaken(name, here, there) {
+                return Some(TrainError::Unit {
+                    device: series.device.clone(),
+                    channel: (*name).to_owned(),
+                    here,
+                    there,
+                    units,
+                });
+            }
+        }
+    }
+    None
+}
+
+fn check_options(options: &TrainOptions) -> Result<(), TrainError> {
     let refuse = |option, value, allowed| {
         Err(TrainError::Option {
             option,
@@ -227,92 +468,4 @@ fn check(options: &TrainOptions) -> Result<(), TrainError> {
         );
     }
     Ok(())
-}
-
-fn series<'a>(device: &'a DeviceId, rows: &'a [(Timestamp, Channels)]) -> Result<Series<'a>, TrainError> {
-    let owned = || device.clone();
-    if rows.len() < MIN_READINGS {
-        return Err(TrainError::TooShort {
-            device: owned(),
-            readings: rows.len(),
-        });
-    }
-    let mut names: Vec<&str> = rows[0].1.iter().map(|(name, _)| name).collect();
-    names.retain(|name| rows.iter().all(|(_, channels)| channels.get(name).is_some()));
-    if names.is_empty() {
-        return Err(TrainError::NoChannel { device: owned() });
-    }
-    if names.len() > MAX_TRACKED {
-        return Err(TrainError::TooManyChannels {
-            device: owned(),
-            channels: names.len(),
-        });
-    }
-    let values: Vec<f64> = rows
-        .iter()
-        .flat_map(|(_, channels)| names.iter().filter_map(|name| channels.get(name)))
-        .collect();
-    let constant = |rows: &[f64]| {
-        rows.chunks_exact(names.len())
-            .all(|row| *row == rows[..names.len()])
-    };
-    let (older, newer) = values.split_at(rows.len() / 2 * names.len());
-    if constant(older) || constant(newer) {
-        return Err(TrainError::Constant { device: owned() });
-    }
-    Ok(Series {
-        device,
-        names,
-        times: rows.iter().map(|(at, _)| *at).collect(),
-        values,
-    })
-}
-
-impl Series<'_> {
-    /// How many readings train; the others calibrate.
-    fn half(&self) -> usize {
-        self.times.len() / 2
-    }
-
-    fn fit(&self) -> Profile {
-        let half = self.half();
-        Profile::fit(
-            self.device.as_str(),
-            &self.names,
-            &self.times[..half],
-            &self.values[..half * self.names.len()],
-        )
-    }
-
-    /// The features of all readings, computed as a detector computes them.
-    fn features(&self, profile: &Profile) -> Vec<f32> {
-        let mut state = State::new(profile);
-        let mut heads = vec![0.0; profile.head_count()];
-        let readings = self.values.chunks_exact(self.names.len()).zip(&self.times);
-        let features = |(x, &at)| {
-            state.observe(profile, at, x, &mut heads);
-            aggregate(profile, &heads)
-        };
-        readings.flat_map(features).collect()
-    }
-}
-
-/// One profile over the training readings of all devices, where they have the same channels.
-fn fit_fleet(fleet: &[Series<'_>]) -> Option<Profile> {
-    let names = &fleet[0].names;
-    if fleet.iter().any(|series| series.names != *names) {
-        return None;
-    }
-    let half = |series: &Series<'_>| series.half() * names.len();
-    let times: Vec<_> = fleet
-        .iter()
-        .flat_map(|series| &series.times[..series.half()])
-        .copied()
-        .collect();
-    let values: Vec<_> = fleet
-        .iter()
-        .flat_map(|series| &series.values[..half(series)])
-        .copied()
-        .collect();
-    Some(Profile::fit("", names, &times, &values))
 }

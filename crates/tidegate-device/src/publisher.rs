@@ -4,7 +4,7 @@
 //! and are sent at QoS 1. One that was sent and not acknowledged is sent again, byte for byte, so
 //! a verifier that has it already knows it as a redelivery.
 
-mod backoff;
+pub(crate) mod backoff;
 mod config;
 mod connector;
 mod event;

@@ -2,22 +2,31 @@
 
 use crate::files::{self, FileError, PRIVATE_MODE, PUBLIC_MODE};
 use crate::identity;
-use crate::inspect;
+use crate::inspect::{self, InspectError};
 use crate::profile::{BACKDATE, CA_LIFE, Profile, Subject};
+use crate::request::Request;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
-    SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
+use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tidegate_envelope::time::Timestamp;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-/// The subject of every CA that is made here. Nothing is decided by it: only the key tells CAs apart.
+/// The subject of every CA that is made here begins with this; the start of its key id follows.
+///
+/// Two CAs that are trusted at one time must have different names: a verifier picks the revocation
+/// list of a certificate by its issuer's name, and would take the wrong one.
 const CA_COMMON_NAME: &str = "Tidegate CA";
+/// Bytes of the key id in the name of a CA: for people, and to keep names apart.
+const NAME_BYTES: usize = 4;
 const ORGANIZATION: &str = "Tidegate";
 const SERVER_COMMON_NAME: &str = "tidegate-broker";
 /// 2^-122 is the chance that two certificates share a serial number; RFC 5280 §4.1.2.2 allows 20 bytes.
@@ -73,12 +82,15 @@ pub enum AuthorityError {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
+    der: CertificateDer<'static>,
     not_after: Timestamp,
+    key_id: Vec<u8>,
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority")
+            .field("key_id", &self.key_id())
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
@@ -107,6 +119,25 @@ pub struct Revoked {
     pub serial: Vec<u8>,
     /// Since when.
     pub since: Timestamp,
+    /// Why, where it was said.
+    pub reason: Option<RevocationReason>,
+}
+
+/// Why a certificate was revoked (RFC 5280 §5.3.1). The reasons that could be taken back
+/// (certificateHold, removeFromCRL) are left out: a revoked certificate stays revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RevocationReason {
+    /// The private key may be known to others: a stolen or lost device.
+    KeyCompromise,
+    /// The holder's name or role is another now.
+    AffiliationChanged,
+    /// A newer certificate has taken its place.
+    Superseded,
+    /// The device is no longer in use.
+    CessationOfOperation,
+    /// The holder may no longer do what the certificate says.
+    PrivilegeWithdrawn,
 }
 
 impl Authority {
@@ -121,8 +152,7 @@ impl Authority {
             }
         }
         let authority = Self::generate(now)?;
-        let key_pem = Zeroizing::new(authority.issuer.key().serialize_pem());
-        files::write(key, key_pem.as_bytes(), PRIVATE_MODE, false)?;
+        authority.write_key(key)?;
         files::write(
             certificate,
             authority.certificate_pem.as_bytes(),
@@ -132,32 +162,48 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Makes a CA in memory: its key is gone when it is dropped. For tests, and for an attacker's CA.
+    /// Makes a CA in memory: its key is gone when it is dropped. For tests, for an attacker's CA, and
+    /// as the first step of a rotation.
     pub fn generate(now: Timestamp) -> Result<Self, AuthorityError> {
         let key = KeyPair::generate()?;
+        let key_id = CertificateParams::default().key_identifier(&key);
+        let name = format!("{CA_COMMON_NAME} {}", hex::encode(&key_id[..NAME_BYTES]));
+        Self::of_key(key, &name, now)
+    }
+
+    /// Another CA with this one's name and a key of its own, as an attacker would make it.
+    pub fn impostor(&self, now: Timestamp) -> Result<Self, AuthorityError> {
+        let (_, parsed) =
+            X509Certificate::from_der(&self.der).map_err(|_| rcgen::Error::CouldNotParseCertificate)?;
+        let name = parsed.subject().iter_common_name().next();
+        let name = name.and_then(|name| name.as_str().ok()).unwrap_or(CA_COMMON_NAME);
+        Self::of_key(KeyPair::generate()?, name, now)
+    }
+
+    fn of_key(key: KeyPair, name: &str, now: Timestamp) -> Result<Self, AuthorityError> {
         let (not_before, not_after) = (now.minus(BACKDATE), now.plus(CA_LIFE));
-        let mut params = parameters(CA_COMMON_NAME, not_before, not_after)?;
+        let mut params = parameters(name, not_before, not_after)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate_pem = params.self_signed(&key)?.pem();
+        let certificate = params.self_signed(&key)?;
         Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate_pem,
+            certificate_pem: certificate.pem(),
+            der: certificate.der().clone(),
             not_after,
+            key_id: params.key_identifier(&key),
+            issuer: Issuer::new(params, key),
         })
     }
 
-    /// Opens the CA that [`Authority::create`] made.
+    /// Opens the CA that [`Authority::create`] made. `certificate` may be a bundle of several CAs:
+    /// the one that the key belongs to is meant.
     pub fn open(certificate: &Path, key: &Path) -> Result<Self, AuthorityError> {
-        let info = inspect::certificate(certificate).map_err(|error| match error {
-            inspect::InspectError::File(error) => AuthorityError::File(error),
-            inspect::InspectError::Certificate { path } => AuthorityError::NotAuthority { path },
+        let bundle = inspect::bundle(certificate).map_err(|error| match error {
+            InspectError::File(error) => AuthorityError::File(error),
+            InspectError::Certificate { path } | InspectError::NotAuthority { path } => {
+                AuthorityError::NotAuthority { path }
+            }
         })?;
-        if info.usage != inspect::Usage::Authority {
-            return Err(AuthorityError::NotAuthority {
-                path: certificate.into(),
-            });
-        }
         let text = files::read_private(key)?;
         let wrong_key = || FileError::WrongFile {
             path: key.into(),
@@ -168,19 +214,27 @@ impl Authority {
             .ok()
             .and_then(|text| KeyPair::from_pem(text).ok())
             .ok_or_else(wrong_key)?;
-        if rcgen::PublicKeyData::subject_public_key_info(&pair) != info.public_key {
-            return Err(AuthorityError::KeyMismatch {
+        let public_key = pair.subject_public_key_info();
+        let info = bundle
+            .into_iter()
+            .find(|info| info.public_key == public_key)
+            .ok_or_else(|| AuthorityError::KeyMismatch {
                 certificate: certificate.into(),
                 key: key.into(),
-            });
-        }
-        let certificate_pem = String::from_utf8_lossy(&files::read(certificate)?).into_owned();
-        let issuer = Issuer::from_ca_cert_der(&info.der, pair)?;
+            })?;
         Ok(Self {
-            issuer,
-            certificate_pem,
+            issuer: Issuer::from_ca_cert_der(&info.der, pair)?,
+            certificate_pem: inspect::pem(&info.der),
             not_after: info.not_after,
+            key_id: info.key_id,
+            der: info.der,
         })
+    }
+
+    /// Writes the private key, readable by its owner only. Never overwrites.
+    pub fn write_key(&self, path: &Path) -> Result<(), FileError> {
+        let text = Zeroizing::new(self.issuer.key().serialize_pem());
+        files::write(path, text.as_bytes(), PRIVATE_MODE, false)
     }
 
     /// The CA's certificate, which brokers and devices trust.
@@ -195,8 +249,44 @@ impl Authority {
         self.not_after
     }
 
+    /// The CA's certificate in DER.
+    #[must_use]
+    pub const fn der(&self) -> &CertificateDer<'static> {
+        &self.der
+    }
+
+    /// What tells this CA from others: the key identifier in its certificate, in lower-case hex.
+    #[must_use]
+    pub fn key_id(&self) -> String {
+        hex::encode(&self.key_id)
+    }
+
     /// Makes a key and a certificate for it.
     pub fn issue(&self, profile: &Profile, now: Timestamp) -> Result<Issued, AuthorityError> {
+        let key = KeyPair::generate()?;
+        Ok(Issued {
+            certificate_pem: self.certify(&key, profile, now)?,
+            key_pem: Zeroizing::new(key.serialize_pem()),
+        })
+    }
+
+    /// Makes a certificate (PEM) for the key of a request. Everything it says comes from `profile`:
+    /// the names that the request asked for are gone.
+    pub fn sign_request(
+        &self,
+        request: &Request,
+        profile: &Profile,
+        now: Timestamp,
+    ) -> Result<String, AuthorityError> {
+        self.certify(request.key(), profile, now)
+    }
+
+    fn certify(
+        &self,
+        key: &impl PublicKeyData,
+        profile: &Profile,
+        now: Timestamp,
+    ) -> Result<String, AuthorityError> {
         let (not_before, not_after) = profile.validity.bounds(now);
         if not_after > self.not_after {
             return Err(AuthorityError::OutlivesAuthority {
@@ -229,11 +319,7 @@ impl Authority {
                 params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(identity::uri(*role, id))?)];
             }
         }
-        let key = KeyPair::generate()?;
-        Ok(Issued {
-            certificate_pem: params.signed_by(&key, &self.issuer)?.pem(),
-            key_pem: Zeroizing::new(key.serialize_pem()),
-        })
+        Ok(params.signed_by(key, &self.issuer)?.pem())
     }
 
     /// A signed revocation list in PEM.
@@ -255,7 +341,7 @@ impl Authority {
                 Ok(RevokedCertParams {
                     serial_number: SerialNumber::from_slice(&entry.serial),
                     revocation_time: epoch + span(entry.since, now.plus(life))?.0,
-                    reason_code: None,
+                    reason_code: entry.reason.map(reason_code),
                     invalidity_date: None,
                 })
             })
@@ -266,7 +352,7 @@ impl Authority {
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs,
-            key_identifier_method: KeyIdMethod::Sha256,
+            key_identifier_method: KeyIdMethod::PreSpecified(self.key_id.clone()),
         };
         Ok(params.signed_by(&self.issuer)?.pem()?)
     }
@@ -292,6 +378,16 @@ impl Issued {
             PUBLIC_MODE,
             replace,
         )
+    }
+}
+
+const fn reason_code(reason: RevocationReason) -> rcgen::RevocationReason {
+    match reason {
+        RevocationReason::KeyCompromise => rcgen::RevocationReason::KeyCompromise,
+        RevocationReason::AffiliationChanged => rcgen::RevocationReason::AffiliationChanged,
+        RevocationReason::Superseded => rcgen::RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation => rcgen::RevocationReason::CessationOfOperation,
+        RevocationReason::PrivilegeWithdrawn => rcgen::RevocationReason::PrivilegeWithdrawn,
     }
 }
 

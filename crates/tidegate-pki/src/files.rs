@@ -1,5 +1,7 @@
 //! Private keys and certificates on disk: written whole or not at all, keys for their owner only.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs::{self, File, OpenOptions};
@@ -12,6 +14,13 @@ use zeroize::Zeroizing;
 pub const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Longest certificate chain in one file.
 pub const MAX_CHAIN: usize = 8;
+
+/// Whether certificate and key of this name would be other files of the folder: `ca.pem`, `crl.pem`,
+/// the server's, or another name's key.
+#[must_use]
+pub fn is_reserved(name: &str) -> bool {
+    matches!(name, "ca" | "crl" | "server") || name.ends_with("-key")
+}
 
 /// Mode of files that hold a private key.
 pub const PRIVATE_MODE: u32 = 0o600;
@@ -122,8 +131,9 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     })
 }
 
-/// The bytes of a file with a secret in it; wiped when dropped.
-pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+/// The bytes of a file with a secret in it; wiped when dropped. Refuses a file that group or others
+/// may read.
+pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let failed = |source| FileError::Read {
         path: path.into(),
         source,
@@ -161,6 +171,20 @@ fn read_open(file: File, path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(FileError::TooLarge { path: path.into() });
     }
     Ok(bytes)
+}
+
+/// Bytes in PEM with lines of 64 characters (RFC 7468 §2).
+pub(crate) fn pem(label: &str, bytes: &[u8]) -> String {
+    let text = STANDARD.encode(bytes);
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().copied().map(char::from));
+        pem.push('\n');
+    }
+    pem.push_str("-----END ");
+    pem.push_str(label);
+    pem.push_str("-----\n");
+    pem
 }
 
 /// Writes a file with `mode`, so that a reader sees the old content or the new and never a part.
@@ -215,7 +239,7 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
         .open(path)
 }
 
-fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -2,14 +2,16 @@
 
 use crate::files::{self, FileError};
 use crate::identity;
+use rcgen::{CertificateParams, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tidegate_envelope::id::DeviceId;
 use tidegate_envelope::principal::Role;
 use tidegate_envelope::time::Timestamp;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
 /// Most certificates that [`list`] reads.
 pub const MAX_LISTED: usize = 100_000;
@@ -25,6 +27,12 @@ pub enum InspectError {
     /// Its PEM holds bytes that are no X.509 certificate.
     #[error("{} holds no X.509 certificate", path.display())]
     Certificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It should hold the certificates of CAs, and holds another.
+    #[error("{} is not the certificate of a CA", path.display())]
+    NotAuthority {
         /// The file.
         path: PathBuf,
     },
@@ -68,6 +76,8 @@ pub struct CertificateInfo {
     pub sans: Vec<String>,
     /// Its SubjectPublicKeyInfo in DER.
     pub public_key: Vec<u8>,
+    /// Its subject key identifier (RFC 5280 §4.2.1.2), or what ours would be where it has none.
+    pub key_id: Vec<u8>,
     /// The certificate itself.
     pub der: CertificateDer<'static>,
 }
@@ -91,8 +101,28 @@ impl CertificateInfo {
 
 /// Reads the first certificate of a PEM file.
 pub fn certificate(path: &Path) -> Result<CertificateInfo, InspectError> {
-    let der = files::read_certificates(path)?.swap_remove(0);
-    let refused = || InspectError::Certificate { path: path.into() };
+    describe(files::read_certificates(path)?.swap_remove(0), path)
+}
+
+/// Reads the certificates of the CAs in a PEM file: one, or two while the CA is being changed.
+/// A file that holds any other certificate is refused.
+pub fn bundle(path: &Path) -> Result<Vec<CertificateInfo>, InspectError> {
+    let describe = |der| {
+        let info = describe(der, path)?;
+        match info.usage {
+            Usage::Authority => Ok(info),
+            _ => Err(InspectError::NotAuthority { path: path.into() }),
+        }
+    };
+    files::read_certificates(path)?
+        .into_iter()
+        .map(describe)
+        .collect()
+}
+
+/// Reads one certificate that came from elsewhere than a file; `origin` names it in errors.
+pub fn describe(der: CertificateDer<'static>, origin: &Path) -> Result<CertificateInfo, InspectError> {
+    let refused = || InspectError::Certificate { path: origin.into() };
     let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| refused())?;
     let client = identity::of_parsed(&parsed).ok();
     let names = parsed.subject_alternative_name().map_err(|_| refused())?;
@@ -107,7 +137,7 @@ pub fn certificate(path: &Path) -> Result<CertificateInfo, InspectError> {
         .next()
         .and_then(|name| name.as_str().ok());
     Ok(CertificateInfo {
-        path: path.into(),
+        path: origin.into(),
         subject: subject.unwrap_or_default().to_owned(),
         issuer: parsed.issuer().to_string(),
         role: client.as_ref().map(|(role, _)| *role),
@@ -118,8 +148,37 @@ pub fn certificate(path: &Path) -> Result<CertificateInfo, InspectError> {
         not_after: identity::timestamp(parsed.validity().not_after),
         sans,
         public_key: parsed.public_key().raw.to_vec(),
+        key_id: key_id(&parsed),
         der: der.clone(),
     })
+}
+
+/// Reads the first certificate of a PEM text; `origin` names it in errors.
+pub fn from_pem(text: &str, origin: &Path) -> Result<CertificateInfo, InspectError> {
+    let der = CertificateDer::from_pem_slice(text.as_bytes());
+    describe(
+        der.map_err(|_| InspectError::Certificate { path: origin.into() })?,
+        origin,
+    )
+}
+
+/// The CA among `authorities` that signed `certificate`, by its signature; names prove nothing.
+#[must_use]
+pub fn issuer_of<'a>(
+    certificate: &CertificateDer<'_>,
+    authorities: &'a [CertificateInfo],
+) -> Option<&'a CertificateInfo> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    authorities.iter().find(|authority| {
+        X509Certificate::from_der(&authority.der)
+            .is_ok_and(|(_, authority)| parsed.verify_signature(Some(authority.public_key())).is_ok())
+    })
+}
+
+/// A certificate in PEM (RFC 7468 §5).
+#[must_use]
+pub fn pem(der: &CertificateDer<'_>) -> String {
+    files::pem("CERTIFICATE", der)
 }
 
 /// The certificates in a folder by file name: every `*.pem` that is no private key and no
@@ -140,6 +199,21 @@ pub fn list(folder: &Path) -> Result<Vec<Result<CertificateInfo, InspectError>>,
     }
     paths.sort_unstable();
     Ok(paths.iter().map(|path| certificate(path)).collect())
+}
+
+fn key_id(parsed: &X509Certificate<'_>) -> Vec<u8> {
+    let written = parsed
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+            _ => None,
+        });
+    written.unwrap_or_else(|| {
+        SubjectPublicKeyInfo::from_der(parsed.public_key().raw)
+            .map(|key| CertificateParams::default().key_identifier(&key))
+            .unwrap_or_default()
+    })
 }
 
 fn usage(parsed: &X509Certificate<'_>) -> Usage {

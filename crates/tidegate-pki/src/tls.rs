@@ -3,15 +3,21 @@
 //! TLS 1.3 and 1.2. The key exchange X25519MLKEM768 is preferred: what is recorded today stays
 //! closed to the quantum computers of tomorrow. A peer without it falls back to X25519.
 
-use crate::crl::{self, CrlError};
+mod parts;
+mod refusal;
+mod sessions;
+
+pub use parts::{Asked, ClientTrust, ServerIdentity, assemble};
+
+use crate::crl::{Accepted, CrlError, RevocationList};
 use crate::files::{self, FileError};
-use crate::inspect::{self, InspectError};
+use crate::inspect::{self, CertificateInfo, InspectError};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group};
-use rustls::server::{ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::VerifierBuilderError;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::UnixTime;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,16 +43,16 @@ pub struct ServerTls {
 /// How clients prove themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientAuth {
-    /// The CA that must have signed their certificates.
+    /// The CA that must have signed their certificates, or a bundle of several while it is changed.
     pub ca: PathBuf,
-    /// Its revocation list. An empty, foreign or expired one is an error, never "nothing revoked".
+    /// The revocation lists of all of them. An empty, foreign or expired one is an error, never "nothing revoked".
     pub crl: Option<PathBuf>,
 }
 
 /// What a TLS client needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientTls {
-    /// The CA that must have signed the server's certificate. The system's own CAs are not trusted.
+    /// The CA, or bundle of several, that must have signed the server's certificate. The system's own CAs are not trusted.
     pub ca: PathBuf,
     /// Its certificate and key, where the server asks for them.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -108,36 +114,53 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// A server's configuration, and what it was made of.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// For [`rustls`].
+    pub config: Arc<ServerConfig>,
+    /// The server's own certificate.
+    pub certificate: CertificateInfo,
+    /// The CAs whose clients are let in; none where clients are not asked.
+    pub authorities: Vec<CertificateInfo>,
+    /// Their revocation lists, in the same order; none where no file was given.
+    pub lists: Vec<RevocationList>,
+}
+
 /// The configuration of a TLS server.
 ///
 /// Each call makes a fresh session store and no ticketer: a client resumes only sessions of the
 /// configuration that verified it, so a reload (after a revocation) makes everyone prove
 /// themselves anew. An expired server certificate is refused: no client would take it.
 pub fn server_config(tls: &ServerTls) -> Result<Arc<ServerConfig>, TlsError> {
-    let now = now();
-    check_validity(&tls.certificate, now)?;
-    let provider = Arc::new(provider());
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
-    let builder = match &tls.client_auth {
-        None => builder.with_no_client_auth(),
-        Some(auth) => {
-            let (authority, roots) = trust(&auth.ca)?;
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            if let Some(path) = &auth.crl {
-                let list = crl::read(path, &authority, now)?;
-                // rustls accepts an expired list unless told not to.
-                verifier = verifier.with_crls([list.der]).enforce_revocation_expiration();
-            }
-            builder.with_client_cert_verifier(verifier.build()?)
-        }
-    };
-    let chain = files::read_certificates(&tls.certificate)?;
-    let mut config = builder
-        .with_single_cert(chain, files::read_key(&tls.key)?)
-        .map_err(|source| mismatch(&tls.certificate, &tls.key, source))?;
-    config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE);
-    Ok(Arc::new(config))
+    load_server(tls, &mut Accepted::new()).map(|loaded| loaded.config)
+}
+
+/// As [`server_config`], for a server that reloads: each file is read once, and a revocation list
+/// whose number is below that of the last one in use is refused. `accepted` changes only when all
+/// of it was taken.
+pub fn load_server(tls: &ServerTls, accepted: &mut Accepted) -> Result<Loaded, TlsError> {
+    load(tls, accepted, Asked::Required)
+}
+
+/// As [`load_server`], but clients may come without a certificate too: a device that fetches its
+/// first one has none. A certificate that is shown must be as good as elsewhere.
+pub fn load_enrollment_server(tls: &ServerTls, accepted: &mut Accepted) -> Result<Loaded, TlsError> {
+    load(tls, accepted, Asked::Optional)
+}
+
+fn load(tls: &ServerTls, accepted: &mut Accepted, asked: Asked) -> Result<Loaded, TlsError> {
+    let identity = ServerIdentity::load(&tls.certificate, &tls.key)?;
+    let trust = tls.client_auth.as_ref();
+    let trust = trust.map(|auth| ClientTrust::load(auth, accepted)).transpose()?;
+    Ok(Loaded {
+        config: assemble(&identity, trust.as_ref(), asked)?,
+        certificate: identity.certificate().clone(),
+        authorities: trust
+            .as_ref()
+            .map_or_else(Vec::new, |trust| trust.authorities().to_vec()),
+        lists: trust.map_or_else(Vec::new, |trust| trust.lists().to_vec()),
+    })
 }
 
 /// The configuration of a TLS client that trusts our CA alone.
@@ -159,8 +182,8 @@ pub fn client_config(tls: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Refuses a certificate file outside its validity, and names the fix.
-pub fn check_validity(certificate: &Path, now: Timestamp) -> Result<(), TlsError> {
+/// Reads a certificate file, refuses it outside its validity, and names the fix.
+pub fn check_validity(certificate: &Path, now: Timestamp) -> Result<CertificateInfo, TlsError> {
     let info = inspect::certificate(certificate)?;
     if now > info.not_after {
         let name = certificate
@@ -181,7 +204,7 @@ pub fn check_validity(certificate: &Path, now: Timestamp) -> Result<(), TlsError
             now,
         });
     }
-    Ok(())
+    Ok(info)
 }
 
 /// Why a handshake failed, as a server sees it. Takes a [`rustls::Error`], or an error that has
@@ -194,6 +217,13 @@ pub fn classify(error: &(dyn Error + 'static)) -> Reason {
         Some(rustls::Error::AlertReceived(alert)) if rejects_certificate(*alert) => Reason::TlsServerRejected,
         _ => Reason::TlsHandshake,
     }
+}
+
+/// Why a handshake failed, as a server sees it, in a sentence for people that says more than
+/// [`classify`]'s name.
+#[must_use]
+pub fn explain(error: &(dyn Error + 'static)) -> String {
+    tls_error(error).map_or_else(|| error.to_string(), refusal::sentence)
 }
 
 /// Why a handshake failed, as a client sees it: whether it refused the server, or the server its
@@ -277,15 +307,17 @@ fn provider() -> CryptoProvider {
     }
 }
 
-fn trust(path: &Path) -> Result<(CertificateDer<'static>, RootCertStore), TlsError> {
-    let info = inspect::certificate(path)?;
-    let refused = || TlsError::NotAuthority { path: path.into() };
-    if info.usage != inspect::Usage::Authority {
-        return Err(refused());
-    }
+fn trust(path: &Path) -> Result<(Vec<CertificateInfo>, RootCertStore), TlsError> {
+    let bundle = inspect::bundle(path).map_err(|error| match error {
+        InspectError::NotAuthority { path } => TlsError::NotAuthority { path },
+        error => error.into(),
+    })?;
     let mut roots = RootCertStore::empty();
-    roots.add(info.der.clone()).map_err(|_| refused())?;
-    Ok((info.der, roots))
+    for info in &bundle {
+        let refused = |_| TlsError::NotAuthority { path: path.into() };
+        roots.add(info.der.clone()).map_err(refused)?;
+    }
+    Ok((bundle, roots))
 }
 
 fn mismatch(certificate: &Path, key: &Path, source: rustls::Error) -> TlsError {

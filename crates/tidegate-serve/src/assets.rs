@@ -17,7 +17,7 @@ const HASHED: &str = "assets/";
 /// Encodings of precompressed files, the better one first.
 const ENCODINGS: [(&str, &str); 2] = [("br", "br"), ("gzip", "gz")];
 
-/// `/` and `/dashboard`.
+/// The paths of the page; which view stands behind one, the page itself knows.
 pub(crate) async fn index(headers: HeaderMap) -> Response {
     answer("index.html", &headers)
 }

@@ -5,9 +5,11 @@
 //! serialised once each, and only when somebody listens.
 
 use crate::compatible;
+use crate::identity::{self, Identity};
+use crate::metrics::{EventCounts, Snapshot};
 use crate::protocol::{
-    DevicePage, EventView, Frame, Hello, LayerCount, LayerView, ServerMessage, Summary, Totals, VERSION,
-    ZoneView,
+    Alarm, CertificateRow, DevicePage, EventView, Frame, Hello, LayerCount, LayerView, RevocationView,
+    ServerMessage, SessionRow, Summary, Totals, VERSION, ZoneView,
 };
 use crate::recent::{Pending, Recent};
 use crate::roster::Roster;
@@ -32,6 +34,8 @@ pub use crate::roster::{DeviceOptions, ZoneOptions};
 const TICK: Duration = Duration::from_millis(100);
 /// Zones are looked at every so many frames, and at once when something needs attention.
 const TICKS_PER_ZONES: u32 = 5;
+/// Certificates, sessions and revocation lists are sent every so many frames, when they changed.
+const TICKS_PER_IDENTITY: u32 = 10;
 /// Compatible statistics are sent every so many frames, when they changed.
 const TICKS_PER_STATS: u32 = 10;
 /// Frames that a slow reader may be behind before it gets the newest state instead.
@@ -94,10 +98,12 @@ pub(crate) struct SharedFrame {
 
 struct State {
     totals: Totals,
+    counts: EventCounts,
     series: Series,
     stopped: [u64; LAYERS.len()],
     stopped_changed: [bool; LAYERS.len()],
     zones: Zones,
+    identity: Identity,
     pending: Pending,
     recent: Recent,
     behind_ms: i64,
@@ -135,10 +141,12 @@ impl Hub {
         }
         let state = State {
             totals: options.totals,
+            counts: EventCounts::new(),
             series: Series::new(now_s),
             stopped: [0; LAYERS.len()],
             stopped_changed: [false; LAYERS.len()],
             zones: Zones::new(&roster, now_s),
+            identity: Identity::default(),
             pending: Pending::after((last_id > 0).then_some(last_id)),
             recent,
             behind_ms: 0,
@@ -183,6 +191,36 @@ impl Hub {
         }
     }
 
+    /// Shows these certificates from now on, in place of those before. Pass all that are not long
+    /// over, in any order: the hub counts them and keeps the 1,000 that matter most. Call it again
+    /// whenever one is issued, revoked, or changes its state by the clock.
+    ///
+    /// Ids become labels in `/metrics`: only registered ones, and the gateway's own, belong here.
+    pub fn set_certificates(&self, rows: Vec<CertificateRow>) {
+        let view = identity::certificates_view(rows);
+        self.lock().identity.set_certificates(view);
+    }
+
+    /// Shows these sessions from now on. Pass all of them, in any order: the hub counts them and
+    /// keeps 500. Cheap when nothing changed; a call per second is what it is made for.
+    pub fn set_sessions(&self, rows: Vec<SessionRow>) {
+        let sessions = identity::sessions_view(rows);
+        self.lock().identity.set_sessions(sessions);
+    }
+
+    /// Shows these revocation lists from now on.
+    pub fn set_revocation(&self, view: RevocationView) {
+        let view = identity::revocation_view(view);
+        self.lock().identity.set_revocation(view);
+    }
+
+    /// Shows these alarms from now on, on every page, the most urgent 20 of them; an empty list
+    /// ends all that were there.
+    pub fn set_alarms(&self, alarms: Vec<Alarm>) {
+        let alarms = identity::alarms_view(alarms);
+        self.lock().identity.set_alarms(alarms);
+    }
+
     /// Takes down whether the database can be written: `/readyz` says no while it cannot.
     pub fn storage_available(&self, available: bool) {
         self.shared.storage_available.store(available, Ordering::Relaxed);
@@ -210,15 +248,18 @@ impl Hub {
     /// Builds one frame, and sends it where anybody listens.
     fn tick(&self) {
         let now = self.now();
-        let listened = self.shared.frames.receiver_count() > 0;
-        let mut frame = self.lock().drain(&self.shared.roster, now, listened);
+        let mut frame = {
+            let mut state = self.lock();
+            let listened = self.is_listened();
+            state.drain(&self.shared.roster, now, listened)
+        };
         // Outside the lock: hundreds of views take longer than anybody who publishes should wait.
         let views: Vec<_> = frame
             .events
             .iter()
             .map(|event| (Arc::clone(event), Arc::new(event_view(event, RAW_IN_STREAM))))
             .collect();
-        let number = {
+        let (number, listened) = {
             let mut state = self.lock();
             if frame.message.dropped > 0 {
                 state.recent.leave_out_up_to(frame.last_id);
@@ -228,7 +269,7 @@ impl Hub {
             }
             state.last_id = frame.last_id;
             state.frame_number += 1;
-            state.frame_number
+            (state.frame_number, self.is_listened())
         };
         if listened {
             frame.message.events = views.iter().map(|(_, view)| EventView::clone(view)).collect();
@@ -264,6 +305,7 @@ impl Hub {
         let totals = state.totals;
         let seconds = state.series.all().collect();
         let layers = self.layers(&state);
+        let identity = state.identity.view();
         drop(state);
 
         let mut events: Vec<EventView> = events
@@ -289,6 +331,7 @@ impl Hub {
             device_count: roster.device_count(),
             unprotected: self.unprotected(),
             notes: self.shared.notes.clone(),
+            identity,
         };
         Joined {
             hello,
@@ -328,6 +371,19 @@ impl Hub {
         }
     }
 
+    /// What `/metrics` tells.
+    pub(crate) fn metrics(&self) -> Snapshot {
+        let state = self.lock();
+        Snapshot {
+            started_ms: self.shared.started.as_millis(),
+            devices: self.shared.roster.device_count(),
+            storage_available: self.is_storage_available(),
+            events: state.counts.clone(),
+            identity: state.identity.view(),
+            sessions: state.identity.sessions_by_role(),
+        }
+    }
+
     /// Some devices, in the registry's order.
     pub(crate) fn devices(&self, offset: u32, limit: u32) -> DevicePage {
         let total = self.shared.roster.device_count();
@@ -341,6 +397,12 @@ impl Hub {
             total,
             next_offset: (end < total).then_some(end),
         }
+    }
+
+    /// Whether a page reader is there. Readers join under the state's lock: asked under it, the
+    /// answer holds for what is taken out of the state with it.
+    fn is_listened(&self) -> bool {
+        self.shared.frames.receiver_count() > 0
     }
 
     fn unprotected(&self) -> bool {
@@ -397,6 +459,7 @@ impl State {
             self.stopped[layer] += 1;
             self.stopped_changed[layer] = true;
         }
+        self.counts.count(event);
         self.behind_ms = self.behind_ms.max(now.as_millis() - event.at.as_millis());
         self.zones.count(roster, event);
         self.pending.push(Arc::clone(event));
@@ -410,6 +473,10 @@ impl State {
         } else {
             Vec::new()
         };
+        let identity_due = self.identity.is_urgent() || self.tick.is_multiple_of(TICKS_PER_IDENTITY);
+        let identity = (listened && identity_due)
+            .then(|| self.identity.take_changed())
+            .flatten();
         let batch = self.pending.take();
         let changed = std::mem::take(&mut self.stopped_changed);
         let layers = LAYERS.iter().zip(self.stopped).zip(changed);
@@ -426,6 +493,7 @@ impl State {
                 .collect(),
             events: Vec::new(),
             dropped: batch.dropped,
+            identity,
         };
         let stats_due = self.tick.is_multiple_of(TICKS_PER_STATS) && self.sent_stats != self.totals;
         let stats = stats_due.then(|| {

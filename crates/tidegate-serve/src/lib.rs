@@ -4,9 +4,9 @@
 //! - [`hub`]: takes events in, counts them, and builds what readers get
 //! - [`server`]: listeners and connections, with their bounds
 //! - [`access`]: the Host and Origin checks before every request
-//! - `page`, `stream`, `api`, `assets`: the page's port
+//! - `page`, `stream`, `api`, `assets`, `metrics`: the page's port
 //! - `compatible`: events for pages and programs written for `ws://localhost:8765`
-//! - `zones`, `series`, `recent`, `view`, `text`, `roster`: the state behind them
+//! - `zones`, `series`, `recent`, `identity`, `view`, `text`, `roster`: the state behind them
 //! - `history`: questions to the database
 //!
 //! **Invariant**: nothing here can slow a message down. Publishing takes one short lock and waits
@@ -17,6 +17,8 @@ mod api;
 mod assets;
 mod compatible;
 mod history;
+mod identity;
+mod metrics;
 mod page;
 mod recent;
 mod roster;

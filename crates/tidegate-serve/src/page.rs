@@ -3,6 +3,7 @@
 use crate::access::{Denied, Doors, Reports, shown};
 use crate::api;
 use crate::assets;
+use crate::metrics;
 use crate::server::Context;
 use crate::stream;
 use axum::Router;
@@ -56,10 +57,12 @@ pub(crate) fn routes(context: Context) -> Router {
     Router::new()
         .route("/", get(assets::index))
         .route("/dashboard", get(assets::index))
+        .route("/certificates", get(assets::index))
         .route("/api/v1/stream", get(stream::open))
         .route("/api/v1/summary", get(api::summary))
         .route("/api/v1/events", get(api::events))
         .route("/api/v1/devices", get(api::devices))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(api::healthz))
         .route("/readyz", get(api::readyz))
         .fallback_service(get(assets::asset))

@@ -1,4 +1,4 @@
-//! What the page receives: the messages of its stream and the answers of its API, version 1.
+//! What the page receives: the messages of its stream and the answers of its API, version 2.
 //!
 //! The TypeScript side, `web/src/lib/protocol.ts`, is written from these types
 //! (`make protocol`), and a test fails when it is stale.
@@ -8,12 +8,20 @@
 //! harmless and a lost one costs nothing. A reader that is too slow for the frames gets a new
 //! [`Hello`] in place of those it missed. Times are milliseconds since 1970, UTC.
 
+mod identity;
+
+pub use identity::{
+    Alarm, AlarmSeverity, CertificateCounts, CertificateRole, CertificateRow, CertificateState,
+    CertificatesView, IdentityChange, IdentityView, RevocationList, RevocationView, SessionRow, SessionTls,
+    SessionsView,
+};
+
 use serde::Serialize;
 use std::collections::BTreeMap;
 use ts_rs::{Config, TS};
 
 /// The version of this protocol; the page reloads itself when it meets another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One text frame of the page's stream.
 #[derive(Debug, Clone, Serialize, TS)]
@@ -61,6 +69,8 @@ pub struct Hello {
     pub unprotected: bool,
     /// Lasting warnings for everybody who looks, such as a legacy secret in use.
     pub notes: Vec<String>,
+    /// Certificates, sessions, revocation lists and alarms.
+    pub identity: IdentityView,
 }
 
 /// What changed within 100 ms.
@@ -86,6 +96,8 @@ pub struct Frame {
     /// Flagged, blocked and notice events left out of `events` because they were too many;
     /// `/api/v1/events` has them.
     pub dropped: u32,
+    /// What changed of certificates, sessions, revocation lists and alarms; null where nothing did.
+    pub identity: Option<IdentityChange>,
 }
 
 /// Messages and connections by what became of them.
@@ -340,6 +352,20 @@ pub fn typescript() -> String {
     declare::<ChannelView>(&mut text, &config);
     declare::<EventOutcome>(&mut text, &config);
     declare::<EventView>(&mut text, &config);
+    declare::<IdentityView>(&mut text, &config);
+    declare::<IdentityChange>(&mut text, &config);
+    declare::<CertificatesView>(&mut text, &config);
+    declare::<CertificateCounts>(&mut text, &config);
+    declare::<CertificateRow>(&mut text, &config);
+    declare::<CertificateRole>(&mut text, &config);
+    declare::<CertificateState>(&mut text, &config);
+    declare::<SessionsView>(&mut text, &config);
+    declare::<SessionRow>(&mut text, &config);
+    declare::<SessionTls>(&mut text, &config);
+    declare::<RevocationView>(&mut text, &config);
+    declare::<RevocationList>(&mut text, &config);
+    declare::<Alarm>(&mut text, &config);
+    declare::<AlarmSeverity>(&mut text, &config);
     declare::<Summary>(&mut text, &config);
     declare::<EventPage>(&mut text, &config);
     declare::<DeviceView>(&mut text, &config);

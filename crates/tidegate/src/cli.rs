@@ -18,6 +18,9 @@ const STYLES: Styles = Styles::styled()
 /// The MQTT client logs every refused publish; the publisher reports them itself.
 const DEFAULT_FILTER: &str = "warn,rumqttc=error";
 
+/// What every subcommand takes stands apart from what is its own.
+const GLOBAL: &str = "Options of every command";
+
 const EXAMPLES: &str = "\
 Examples:
   tidegate up --demo                 everything on this machine, with simulated sensors and attacks
@@ -39,6 +42,7 @@ pub(crate) struct Cli {
 
 /// Which installation is meant.
 #[derive(Debug, Args)]
+#[command(next_help_heading = GLOBAL)]
 pub(crate) struct Place {
     /// Folder with tidegate.toml, certificates and data
     #[arg(
@@ -57,6 +61,7 @@ pub(crate) struct Place {
 
 /// How the program logs. Logs go to standard error.
 #[derive(Debug, Args)]
+#[command(next_help_heading = GLOBAL)]
 pub(crate) struct Logs {
     /// Form of the log lines
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "TIDEGATE_LOG_FORMAT")]

@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) verify: VerifyLimits,
     /// How long readings and events are kept.
     pub(crate) retention: Retention,
+    /// The enrolment service.
+    pub(crate) enroll: Enroll,
     /// The false-alarm rate that the forest's threshold is set to, per reading.
     pub(crate) false_alarm_rate: f64,
     /// File of the one secret that all devices of an older deployment share.
@@ -109,6 +111,17 @@ pub(crate) struct VerifyLimits {
     pub(crate) max_payload_bytes: usize,
     /// Messages per second of one device.
     pub(crate) quota_per_s: u32,
+}
+
+/// The service from which devices fetch certificates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Enroll {
+    /// Whether it runs; where nothing is said, the command decides.
+    pub(crate) enabled: Option<bool>,
+    /// Its port, on the address of the MQTT listeners.
+    pub(crate) port: u16,
+    /// Life of the certificates that it gives out.
+    pub(crate) life: Duration,
 }
 
 /// How long things are kept.
@@ -189,6 +202,7 @@ struct File {
     listen: ListenTable,
     topics: TopicsTable,
     files: FilesTable,
+    enroll: EnrollTable,
     verify: VerifyTable,
     store: StoreTable,
     detect: DetectTable,
@@ -229,6 +243,14 @@ struct FilesTable {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+struct EnrollTable {
+    enabled: Option<bool>,
+    port: u16,
+    life_days: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 struct VerifyTable {
     window_s: u64,
     skew_s: u64,
@@ -263,6 +285,7 @@ impl Default for File {
             listen: ListenTable::default(),
             topics: TopicsTable::default(),
             files: FilesTable::default(),
+            enroll: EnrollTable::default(),
             verify: VerifyTable::default(),
             store: StoreTable::default(),
             detect: DetectTable::default(),
@@ -306,6 +329,16 @@ impl Default for FilesTable {
             registry: "devices.toml".into(),
             data: "data".into(),
             configs: "configs".into(),
+        }
+    }
+}
+
+impl Default for EnrollTable {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            port: 8443,
+            life_days: 7,
         }
     }
 }
@@ -360,6 +393,7 @@ impl File {
         within("verify.quota_per_s", u64::from(verify.quota_per_s), 1, 1_000_000)?;
         within("store.keep_days", u64::from(self.store.keep_days), 1, 36_500)?;
         within("store.max_size_mb", self.store.max_size_mb, 8, 16_000_000)?;
+        within("enroll.life_days", u64::from(self.enroll.life_days), 1, 825)?;
         let rate = self.detect.false_alarm_rate;
         if !(1e-6..=0.1).contains(&rate) {
             bail!("detect.false_alarm_rate {rate} is outside 0.000001 to 0.1");
@@ -379,6 +413,11 @@ impl File {
                 data: at(self.files.data),
                 configs: at(self.files.configs),
             },
+            enroll: Enroll {
+                enabled: self.enroll.enabled,
+                port: self.enroll.port,
+                life: days(self.enroll.life_days),
+            },
             verify: VerifyLimits {
                 window: Duration::from_secs(verify.window_s),
                 skew: Duration::from_secs(verify.skew_s),
@@ -386,7 +425,7 @@ impl File {
                 quota_per_s: verify.quota_per_s,
             },
             retention: Retention {
-                max_age: Duration::from_secs(u64::from(self.store.keep_days) * 86_400),
+                max_age: days(self.store.keep_days),
                 max_bytes: self.store.max_size_mb * 1_048_576,
             },
             false_alarm_rate: rate,
@@ -404,6 +443,10 @@ impl File {
             },
         })
     }
+}
+
+fn days(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 86_400)
 }
 
 fn within(key: &str, value: u64, least: u64, most: u64) -> Result<()> {
@@ -458,6 +501,16 @@ mod tests {
         let dangerous = "level = \"plain\"\n[listen]\nmqtt_address = \"0.0.0.0\"\n\
                          dangerous_anonymous_clients_from_other_machines = true";
         assert!(check(dangerous).unwrap().refuse_open_door().is_ok());
+    }
+
+    #[test]
+    fn enrolment_is_left_to_the_command_unless_it_is_turned_on_or_off() {
+        assert_eq!(check("").unwrap().enroll.enabled, None);
+        let config = check("[enroll]\nenabled = false\nport = 0\nlife_days = 1").unwrap();
+        assert_eq!((config.enroll.enabled, config.enroll.port), (Some(false), 0));
+        assert_eq!(config.enroll.life, Duration::from_secs(86_400));
+        assert!(check("[enroll]\nlife_days = 0").is_err());
+        assert!(check("[enroll]\nlife_days = 826").is_err());
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! - `cli` and `commands`: one subcommand a file
 //! - `config`, `devices`, `level`: what files say, checked before any port opens
 //! - `setup`, `training`: what a first run makes
-//! - `runtime`, `reload`: what `up` and `gateway` have in common, and how they take a changed registry
+//! - `runtime`: what `up` and `gateway` have in common
+//! - `reload`: changed files, taken while it runs
+//! - `overview`, `enrollment`: certificates and sessions as people see them, and how devices get theirs
 //! - `pipeline`: the way a message takes
+//! - `detection`: recordings, models and how well they do, offline
 //! - `demo`, `bench`: sensors and attacks that are simulated, and measurements
 //!
 //! It is a library so that fuzzing can reach the parsers; nothing else may be built on it.
@@ -17,8 +20,11 @@ mod clock;
 mod commands;
 mod config;
 mod demo;
+mod detection;
 mod devices;
+mod enrollment;
 mod level;
+mod overview;
 mod pipeline;
 mod reload;
 mod runtime;

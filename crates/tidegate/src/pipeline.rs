@@ -44,7 +44,7 @@ use tidegate_verify::verifier::Verifier;
 use tokio::sync::{mpsc, oneshot};
 
 use describe::Origin;
-pub(crate) use describe::{origin_denied, registry_rejected};
+pub(crate) use describe::{enrollment, notice, origin_denied};
 use gate::Candidate;
 pub(crate) use journal::Journal;
 pub(crate) use judge::AdoptError;

@@ -3,15 +3,23 @@
 use crate::clock;
 use crate::config::Config;
 use crate::devices::DevicesFile;
+use crate::enrollment::Enrollment;
 use crate::level::Level;
+use crate::overview::Overview;
 use crate::pipeline::{self, Parts, Pipeline, Threads};
-use crate::reload::{Fingerprint, Reload};
+use crate::reload::complaints::Complaints;
+use crate::reload::identity::IdentityReload;
+use crate::reload::registry::{Follower, RegistryReload};
+use crate::reload::tls::InUse;
+use crate::reload::watch::Files;
 use anyhow::{Context, Result, bail};
 use owo_colors::OwoColorize;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use tidegate_broker::Handle;
 use tidegate_detect::detector::Detector;
 use tidegate_detect::model::Model;
 use tidegate_envelope::reason::Layer;
@@ -28,7 +36,7 @@ use tidegate_verify::log::ReplayLog;
 use tidegate_verify::registry::Registry;
 use tidegate_verify::verifier::{Protection, Verifier};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Events of earlier runs that the page shows at its start.
@@ -39,7 +47,10 @@ pub(crate) struct Runtime {
     /// The way in.
     pub(crate) pipeline: Pipeline,
     threads: Threads,
-    reload: Reload,
+    registry_reload: RegistryReload,
+    complaints: Complaints,
+    hub: Hub,
+    config: Config,
     server: Server,
     /// Where the page is.
     pub(crate) page: SocketAddr,
@@ -58,7 +69,7 @@ impl Runtime {
             Some(address) => Some(listen(address, "listen.events_port").await?),
             None => None,
         };
-        let read = Fingerprint::of(&config.files.registry);
+        let read = Files::now(vec![config.files.registry.clone()]);
         let registry = Arc::new(DevicesFile::load(&config.files.registry)?.registry(config)?);
         let mut store = open_store(config, &registry)?;
         let loaded = store.load().context("cannot read the database")?;
@@ -90,7 +101,9 @@ impl Runtime {
             store,
         };
         let (pipeline, threads) = pipeline::start(parts)?;
-        let reload = Reload::new(config, pipeline.clone(), read)?;
+        let complaints = Complaints::new(Some(pipeline.journal().clone()));
+        let follower = Follower::Pipeline(pipeline.clone());
+        let registry_reload = RegistryReload::new(config, follower, read, complaints.clone())?;
         let (page_address, events) = (
             page.local_addr()?,
             compatible.as_ref().map(TcpListener::local_addr).transpose()?,
@@ -99,7 +112,7 @@ impl Runtime {
         let server = Server {
             page,
             compatible,
-            hub,
+            hub: hub.clone(),
             reader: Reader::open(&config.files.database()).context("cannot read the database")?,
             access: Access {
                 allowed_hosts: config.listen.page_hosts.clone(),
@@ -111,7 +124,10 @@ impl Runtime {
         Ok(Self {
             pipeline,
             threads,
-            reload,
+            registry_reload,
+            complaints,
+            hub,
+            config: config.clone(),
             server,
             page: page_address,
             events,
@@ -119,20 +135,76 @@ impl Runtime {
         })
     }
 
+    /// For whatever else is exchanged while it runs.
+    pub(crate) fn complaints(&self) -> Complaints {
+        self.complaints.clone()
+    }
+
     /// Opens the page, once whatever feeds the pipeline is there: a page that answers means ready.
-    pub(crate) fn open(self) -> Open {
+    pub(crate) fn open(self, identity: Identity) -> Result<Open> {
         let stop_server = CancellationToken::new();
         let server = tokio::spawn(self.server.run(stop_server.clone()));
-        let stop_reload = CancellationToken::new();
-        let reload = tokio::spawn(self.reload.run(stop_reload.clone()));
-        Open {
+        let stop_beside = CancellationToken::new();
+        let mut beside = JoinSet::new();
+        beside.spawn(self.registry_reload.run(stop_beside.clone()));
+        let hub = Some(self.hub);
+        identity.spawn(&self.config, hub, self.complaints, &mut beside, &stop_beside)?;
+        Ok(Open {
             pipeline: self.pipeline,
             threads: self.threads,
-            reload,
-            stop_reload,
+            beside,
+            stop_beside,
             server,
             stop_server,
+        })
+    }
+}
+
+/// What identities are made of in this process, for the tasks that look after them.
+pub(crate) struct Identity {
+    /// None where this is no TLS server.
+    pub(crate) in_use: Option<InUse>,
+    /// The files of it, as they were before it was read.
+    pub(crate) read: Files,
+    /// None where another broker has the sessions.
+    pub(crate) broker: Option<Handle>,
+    /// None where devices cannot enrol here.
+    pub(crate) enrollment: Option<Enrollment>,
+}
+
+impl Identity {
+    /// Starts the tasks: reload, what people see, enrolment.
+    pub(crate) fn spawn(
+        self,
+        config: &Config,
+        hub: Option<Hub>,
+        complaints: Complaints,
+        tasks: &mut JoinSet<()>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
+        let mut materials = None;
+        if let Some(enrollment) = self.enrollment {
+            materials = Some(enrollment.materials);
+            let serving = enrollment.service.run(stop.clone());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the enrolment service ended");
+                }
+            });
         }
+        let broker = self.broker.clone();
+        let reload = IdentityReload::new(
+            config,
+            self.in_use,
+            self.read,
+            broker,
+            materials,
+            complaints.clone(),
+        )?;
+        let overview = Overview::new(config, hub, self.broker, reload.trust(), complaints);
+        tasks.spawn(reload.run(stop.clone()));
+        tasks.spawn(overview.run(stop.clone()));
+        Ok(())
     }
 }
 
@@ -140,8 +212,9 @@ impl Runtime {
 pub(crate) struct Open {
     pipeline: Pipeline,
     threads: Threads,
-    reload: JoinHandle<()>,
-    stop_reload: CancellationToken,
+    /// Reload, overview, enrolment.
+    beside: JoinSet<()>,
+    stop_beside: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     stop_server: CancellationToken,
 }
@@ -150,9 +223,11 @@ impl Open {
     /// Ends everything in the order in which messages travel, so that nothing taken in is lost.
     ///
     /// Whatever feeds the pipeline must have ended.
-    pub(crate) async fn finish(self) -> Result<()> {
-        self.stop_reload.cancel();
-        self.reload.await?;
+    pub(crate) async fn finish(mut self) -> Result<()> {
+        self.stop_beside.cancel();
+        while let Some(ended) = self.beside.join_next().await {
+            ended?;
+        }
         drop(self.pipeline);
         let store = tokio::task::spawn_blocking(|| self.threads.finish()).await?;
         self.stop_server.cancel();
@@ -328,6 +403,22 @@ async fn terminal_gone() -> Result<()> {
         if had_one && !terminal_is_there() {
             return Ok(());
         }
+    }
+}
+
+/// Lets the process hold as many sockets and files as the operating system allows it: soft limits are
+/// often 1,024, for the sake of programs that use `select`.
+pub(crate) fn raise_open_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -1,17 +1,23 @@
 //! The first run: makes what is missing, and reuses what is there.
 
+pub(crate) mod ca;
+
+pub(crate) use ca::{Ca, CaPaths};
+
 use crate::cli::Place;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::devices::DevicesFile;
 use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::HashSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tidegate_envelope::id::DeviceId;
-use tidegate_pki::authority::Authority;
 use tidegate_pki::inspect;
+use tidegate_pki::ledger::How;
 use tidegate_pki::profile::Profile;
 use zeroize::Zeroizing;
 
@@ -107,70 +113,80 @@ fn certificates(
     made: &mut Vec<String>,
 ) -> Result<()> {
     let certs = &config.files.certs;
-    let authority = authority(config, made)?;
-    let issue_missing = |name: &str, profile: Profile| -> Result<bool> {
-        if certs.join(format!("{name}.pem")).exists() {
-            return Ok(false);
-        }
-        issue(&authority, certs, name, &profile, false)?;
-        Ok(true)
-    };
-    let server = Profile::server(&config.listen.server_names).context("listen.server_names")?;
-    let mut issued = u32::from(issue_missing(SERVER, server)?);
-    issued += u32::from(issue_missing(GATEWAY, Profile::gateway(DeviceId::new(GATEWAY)?))?);
-    issued += u32::from(issue_missing(
-        OPERATOR,
-        Profile::operator(DeviceId::new(OPERATOR)?),
-    )?);
-    let without = |id: &&str| !certs.join(format!("{id}.pem")).exists();
+    let is_missing = |name: &str| !certs.join(format!("{name}.pem")).exists();
+    let paths = CaPaths::of(config);
+    if paths.bundle.exists() && !paths.has_key() && ![SERVER, GATEWAY].into_iter().any(is_missing) {
+        // The CA is on another machine, which also signs the revocation lists.
+        return Ok(());
+    }
+    let taken_over = paths.bundle.exists() && !paths.ledger.exists();
+    let ca = Ca::open_or_create(config, made)?;
+    if taken_over {
+        let count = ca.adopt()?;
+        made.push(format!(
+            "ledger         {} with {count} certificates that were there",
+            paths.ledger.display()
+        ));
+    }
+    // A device may have its certificate elsewhere, and alone: enrolled, or carried there by hand. One
+    // more from here would take its place in the ledger. And who was revoked gets none in passing.
+    let now = clock::now();
+    let certificates = ca.ledger.certificates()?;
+    let known = certificates.iter().filter(|entry| entry.record.not_after > now);
+    let served: HashSet<_> = known.map(|entry| entry.record.id.as_str()).collect();
     let devices = registry.devices.iter().map(|device| device.id.as_str());
-    let missing: Vec<_> = devices.filter(without).collect();
-    if missing.len() > most_issued {
+    let without: Vec<_> = devices
+        .filter(|id| is_missing(id) && !served.contains(id))
+        .collect();
+    let mut jobs: Vec<(&str, Profile)> = Vec::new();
+    if is_missing(SERVER) {
+        jobs.push((SERVER, ca::server_profile(config)?));
+    }
+    if is_missing(GATEWAY) {
+        jobs.push((GATEWAY, Profile::gateway(DeviceId::new(GATEWAY)?)));
+    }
+    if is_missing(OPERATOR) {
+        jobs.push((OPERATOR, Profile::operator(DeviceId::new(OPERATOR)?)));
+    }
+    if without.len() > most_issued {
         made.push(format!(
             "certificates   none yet for {} devices; `tidegate certs init` issues them",
-            missing.len()
+            without.len()
         ));
     } else {
-        for id in missing {
-            let profile = Profile::device(DeviceId::new(id)?);
-            issued += u32::from(issue_missing(id, profile)?);
+        for id in without {
+            jobs.push((id, Profile::device(DeviceId::new(id)?)));
         }
     }
-    if issued > 0 {
-        made.push(format!("certificates   {issued} in {}", certs.display()));
+    if !jobs.is_empty() {
+        let bar = progress(jobs.len(), "certificates");
+        for (name, profile) in &jobs {
+            ca.issue(name, profile, How::Issued, false)?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        made.push(format!("certificates   {} in {}", jobs.len(), certs.display()));
+    }
+    let had_list = paths.lists.exists();
+    if ca.refresh(now)?.is_some() && !had_list {
+        made.push(format!("revocation     {}", paths.lists.display()));
     }
     Ok(())
 }
 
-/// Opens the CA, or makes it on the first run.
-pub(crate) fn authority(config: &Config, made: &mut Vec<String>) -> Result<Authority> {
-    let (certs, secrets) = (&config.files.certs, &config.files.secrets);
-    let certificate = certs.join("ca.pem");
-    if certificate.exists() {
-        return Authority::open(&certificate, &secrets.join("ca-key.pem")).context("cannot use the CA");
+/// A bar for work that takes a while; it appears only in a terminal, and only when there is much.
+pub(crate) fn progress(steps: usize, what: &'static str) -> ProgressBar {
+    /// Fewer steps than this are done before anyone looks.
+    const WORTH_SHOWING: usize = 50;
+    if steps < WORTH_SHOWING {
+        return ProgressBar::hidden();
     }
-    fs::create_dir_all(certs).with_context(|| format!("cannot create {}", certs.display()))?;
-    let authority = Authority::create(&certificate, &secrets.join("ca-key.pem"), clock::now())
-        .context("cannot make the CA")?;
-    made.push(format!("CA             {}", certificate.display()));
-    Ok(authority)
-}
-
-/// Issues a certificate and writes it with its key as `NAME.pem` and `NAME-key.pem`.
-pub(crate) fn issue(
-    authority: &Authority,
-    certs: &Path,
-    name: &str,
-    profile: &Profile,
-    replace: bool,
-) -> Result<PathBuf> {
-    let issued = authority
-        .issue(profile, clock::now())
-        .with_context(|| format!("cannot issue a certificate for {name}"))?;
-    issued
-        .write(certs, name, replace)
-        .with_context(|| format!("cannot write the certificate of {name}"))?;
-    Ok(certs.join(format!("{name}.pem")))
+    let bar = ProgressBar::new(steps as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}, {eta} to go") {
+        bar.set_style(style);
+    }
+    bar.set_message(what);
+    bar
 }
 
 /// Refuses a certificate that has expired or is not valid yet, naming the fix.

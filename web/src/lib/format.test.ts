@@ -11,10 +11,40 @@ import {
   kindOf,
   levelLabel,
   measure,
+  moment,
   rate,
+  remaining,
   sequence,
+  since,
   visible,
 } from './format';
+
+describe('what is to come', () => {
+  const HOUR = 3_600_000;
+
+  it.each([
+    [90_000, 'in 1 min 30 s'],
+    [30 * HOUR, 'in 1 d 6 h'],
+    [31 * 24 * HOUR - 1, 'in 30 d 23 h'],
+    [31 * 24 * HOUR, 'in 31 days'],
+    [729 * 24 * HOUR, 'in 729 days'],
+    [730 * 24 * HOUR, 'in 2 years'],
+    [-1, '1 ms ago'],
+    [-5 * HOUR, '5 h ago'],
+    [Number.NaN, '–'],
+  ])('writes the time left of %d ms as %s', (ms, written) => {
+    expect(remaining(ms)).toBe(written);
+  });
+
+  it('writes a moment with its date, and one of today without', () => {
+    const at = new Date(2026, 10, 24, 16, 1, 5).getTime();
+    expect(moment(at)).toBe('24 Nov 2026, 16:01');
+    expect(since(at, at + 1000)).toBe('16:01:05');
+    expect(since(at, at + 24 * HOUR)).toBe('24 Nov 2026, 16:01');
+    expect(moment(1e17)).toBe('–');
+    expect(since(1e17, at)).toBe('–');
+  });
+});
 
 describe('numbers', () => {
   it.each([

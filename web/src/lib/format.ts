@@ -1,6 +1,13 @@
 // How numbers, units, times and text from devices are written on the page.
 
-import type { EventOutcome, EventView, ZoneStatus } from './protocol';
+import type {
+  AlarmSeverity,
+  CertificateRole,
+  CertificateState,
+  EventOutcome,
+  EventView,
+  ZoneStatus,
+} from './protocol';
 
 /** Shown where a value is not known. */
 export const NONE = '–';
@@ -103,6 +110,36 @@ export function duration(ms: number): string {
   return pair(Math.floor(seconds / 86_400), 'd', Math.floor((seconds % 86_400) / 3600), 'h');
 }
 
+const DAY_MS = 86_400_000;
+
+/** How long something long lasts: whole days above a month, whole years above two. */
+function longSpan(ms: number): string {
+  const days = Math.floor(ms / DAY_MS);
+  if (days >= 730) return `${Math.floor(days / 365)} years`;
+  return days >= 31 ? `${days} days` : duration(ms);
+}
+
+/** The time to a moment, as words: `in 5 d 3 h`, `in 90 days`, `3 d 2 h ago`. */
+export function remaining(ms: number): string {
+  if (!Number.isFinite(ms)) return NONE;
+  return ms < 0 ? `${longSpan(-ms)} ago` : `in ${longSpan(ms)}`;
+}
+
+const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'short', year: 'numeric' });
+
+/** A moment here, to the minute: `24 Nov 2026, 16:01`. */
+export function moment(ms: number): string {
+  // Beyond it there is no date (ECMA-262 §21.4.1.1).
+  if (!Number.isFinite(ms) || Math.abs(ms) > 8.64e15) return NONE;
+  return `${day.format(ms)}, ${clock(ms).slice(0, 5)}`;
+}
+
+/** A moment near now: its time of day, and its date where that is not today. */
+export function since(ms: number, now_ms: number): string {
+  const today = new Date(ms).toDateString() === new Date(now_ms).toDateString();
+  return today ? clock(ms) : moment(ms);
+}
+
 /** `a`, `a and b`, `a, b and c`. */
 export function sequence(parts: readonly string[]): string {
   if (parts.length < 2) return parts[0] ?? '';
@@ -130,6 +167,28 @@ export const STATUSES: Record<ZoneStatus, string> = {
   attack: 'Under attack',
   silent: 'Silent',
   waiting: 'Waiting',
+};
+
+export const CERTIFICATE_STATES: Record<CertificateState, string> = {
+  valid: 'Valid',
+  expiring: 'Ends soon',
+  expired: 'Expired',
+  revoked: 'Revoked',
+  superseded: 'Replaced',
+};
+
+export const ROLES: Record<CertificateRole, string> = {
+  authority: 'Authority',
+  server: 'Server',
+  gateway: 'Gateway',
+  operator: 'Operator',
+  device: 'Device',
+};
+
+export const SEVERITIES: Record<AlarmSeverity, string> = {
+  critical: 'Act now',
+  warning: 'Act soon',
+  info: 'Good to know',
 };
 
 const LEVELS: Record<string, string> = {

@@ -15,6 +15,35 @@ describe('guard', () => {
     }
   });
 
+  it('cuts certificates, sessions and alarms at their end, and refuses a state that it does not know', () => {
+    const sent = hello();
+    const { certificates, sessions } = sent.identity;
+    if (!certificates || !sessions) throw new Error('the scenario has both');
+    const [row] = certificates.rows;
+    const [session] = sessions.rows;
+    if (!row || !session) throw new Error('the scenario has some');
+    certificates.rows = Array.from({ length: 3_000 }, (_, at) => ({ ...row, serial: String(at) }));
+    sessions.rows = Array.from({ length: 3_000 }, () => session);
+    const reading = check(sent);
+    if (reading.kind !== 'message' || reading.message.type !== 'hello') throw new Error(reading.kind);
+    const read = reading.message.identity;
+    expect(read.certificates?.rows).toHaveLength(LIMITS.certificates);
+    expect(read.certificates?.rows[0]?.serial).toBe('0');
+    expect(read.sessions?.rows).toHaveLength(LIMITS.sessions);
+    Object.assign(certificates, { rows: [{ ...row, state: 'superb' }] });
+    expect(check(sent).kind).toBe('unreadable');
+  });
+
+  it('makes what hides in a client id visible', () => {
+    const sent = hello();
+    const session = sent.identity.sessions?.rows[0];
+    if (!session) throw new Error('the scenario has some');
+    session.client_id = 'a\u202eb<i>';
+    const reading = check(sent);
+    if (reading.kind !== 'message' || reading.message.type !== 'hello') throw new Error(reading.kind);
+    expect(reading.message.identity.sessions?.rows[0]?.client_id).toBe('a\\u202eb<i>');
+  });
+
   it('leaves out members that it does not know', () => {
     const reading = check({ ...frame(), extra: '<script>' });
     expect(reading.kind === 'message' && 'extra' in reading.message).toBe(false);

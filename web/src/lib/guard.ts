@@ -3,19 +3,30 @@
 import { visible } from './format';
 import {
   PROTOCOL_VERSION,
+  type Alarm,
+  type CertificateCounts,
+  type CertificateRow,
+  type CertificatesView,
   type ChannelView,
   type EventView,
   type Frame,
   type Hello,
+  type IdentityChange,
+  type IdentityView,
   type LayerCount,
   type LayerView,
+  type RevocationList,
+  type RevocationView,
   type SecondView,
   type ServerMessage,
+  type SessionRow,
+  type SessionsView,
+  type SessionTls,
   type Totals,
   type ZoneView,
 } from './protocol';
 
-/** The longest lists and texts that the page keeps; what is beyond is cut, the newest is kept. */
+/** The longest lists and texts that the page keeps; what is beyond is cut. */
 export const LIMITS = {
   layers: 32,
   zones: 64,
@@ -23,6 +34,10 @@ export const LIMITS = {
   seconds: 240,
   events: 2_000,
   notes: 16,
+  certificates: 1_000,
+  sessions: 500,
+  revocationLists: 16,
+  alarms: 20,
   reasons: 16,
   name: 120,
   sentence: 600,
@@ -71,10 +86,19 @@ function orNull<T>(check: Check<T>): Check<T | null> {
   return (value, at) => (value === null || value === undefined ? null : check(value, at));
 }
 
+/** A list whose newest members, which are the last, are kept. */
 function list<T>(item: Check<T>, max: number): Check<T[]> {
   return (value, at) => {
     if (!Array.isArray(value)) throw new Mismatch(`${at} is not a list`);
     return value.slice(-max).map((each, index) => item(each, `${at}[${index}]`));
+  };
+}
+
+/** A list whose first members matter most. */
+function ranked<T>(item: Check<T>, max: number): Check<T[]> {
+  return (value, at) => {
+    if (!Array.isArray(value)) throw new Mismatch(`${at} is not a list`);
+    return value.slice(0, max).map((each, index) => item(each, `${at}[${index}]`));
   };
 }
 
@@ -155,6 +179,92 @@ const event = object<EventView>({
   expected: orNull(sentence),
 });
 
+const role = oneOf('authority', 'server', 'gateway', 'operator', 'device');
+
+const certificate = object<CertificateRow>({
+  id: name,
+  role,
+  serial: name,
+  not_before_ms: number,
+  not_after_ms: number,
+  state: oneOf('expired', 'expiring', 'valid', 'revoked', 'superseded'),
+  authority: name,
+});
+
+const certificates = object<CertificatesView>({
+  rows: ranked(certificate, LIMITS.certificates),
+  counts: object<CertificateCounts>({
+    valid: number,
+    expiring: number,
+    expired: number,
+    revoked: number,
+    superseded: number,
+  }),
+  left_out: number,
+});
+
+const session = object<SessionRow>({
+  id: orNull(name),
+  role: orNull(role),
+  client_id: name,
+  peer: name,
+  since_ms: number,
+  tls: orNull(
+    object<SessionTls>({
+      version: name,
+      cipher: name,
+      key_exchange: name,
+      post_quantum: flag,
+      resumed: flag,
+    }),
+  ),
+});
+
+const sessions = object<SessionsView>({
+  rows: ranked(session, LIMITS.sessions),
+  total: number,
+  post_quantum: number,
+  unencrypted: number,
+  left_out: number,
+});
+
+const revocation = object<RevocationView>({
+  lists: ranked(
+    object<RevocationList>({
+      authority: name,
+      number: name,
+      this_update_ms: number,
+      next_update_ms: number,
+      revoked: number,
+    }),
+    LIMITS.revocationLists,
+  ),
+});
+
+const alarms = ranked(
+  object<Alarm>({
+    severity: oneOf('critical', 'warning', 'info'),
+    text: sentence,
+    remedy: sentence,
+    since_ms: number,
+  }),
+  LIMITS.alarms,
+);
+
+const identity = object<IdentityView>({
+  certificates: orNull(certificates),
+  sessions: orNull(sessions),
+  revocation: orNull(revocation),
+  alarms,
+});
+
+const identityChange = object<IdentityChange>({
+  certificates: orNull(certificates),
+  sessions: orNull(sessions),
+  revocation: orNull(revocation),
+  alarms: orNull(alarms),
+});
+
 const hello = object<Hello>({
   version: number,
   level: name,
@@ -172,6 +282,7 @@ const hello = object<Hello>({
   device_count: number,
   unprotected: flag,
   notes: list(sentence, LIMITS.notes),
+  identity,
 });
 
 const frame = object<Frame>({
@@ -184,6 +295,7 @@ const frame = object<Frame>({
   layers: list(layerCount, LIMITS.layers),
   events: list(event, LIMITS.events),
   dropped: number,
+  identity: orNull(identityChange),
 });
 
 /** Reads one frame of the stream; it never throws, whatever came. */

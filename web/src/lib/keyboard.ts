@@ -1,22 +1,25 @@
 // Single keys as shortcuts: only where no text is being written and no dialog is open.
 
-export type Shortcut = 'search' | 'next' | 'previous' | 'pause' | 'help';
+export type Shortcut = 'search' | 'next' | 'previous' | 'pause' | 'overview' | 'certificates' | 'help';
 
 const KEYS: Record<string, Shortcut> = {
   '/': 'search',
   j: 'next',
   k: 'previous',
   p: 'pause',
+  o: 'overview',
+  c: 'certificates',
   '?': 'help',
 };
 
 /** What the help lists. */
 export const KEY_HELP: readonly { keys: readonly string[]; does: string }[] = [
-  { keys: ['/'], does: 'Search the events' },
+  { keys: ['/'], does: 'Search the events, or the certificates' },
   { keys: ['j', 'k'], does: 'Next and previous event' },
   { keys: ['Enter'], does: 'Open the event' },
   { keys: ['Esc'], does: 'Close it, and go on live' },
   { keys: ['p'], does: 'Pause the list, or go on' },
+  { keys: ['o', 'c'], does: 'Overview, Certificates' },
   { keys: ['?'], does: 'This help' },
 ];
 

@@ -38,7 +38,9 @@ device_count: number,
 /** Whether readings arrive without a signature at this level. */
 unprotected: boolean,
 /** Lasting warnings for everybody who looks, such as a legacy secret in use. */
-notes: Array<string>, };
+notes: Array<string>,
+/** Certificates, sessions, revocation lists and alarms. */
+identity: IdentityView, };
 
 /** What changed within 100 ms. */
 export type Frame = {
@@ -61,7 +63,9 @@ layers: Array<LayerCount>,
 events: Array<EventView>,
 /** Flagged, blocked and notice events left out of `events` because they were too many;
  * `/api/v1/events` has them. */
-dropped: number, };
+dropped: number,
+/** What changed of certificates, sessions, revocation lists and alarms; null where nothing did. */
+identity: IdentityChange | null, };
 
 /** Messages and connections by what became of them. */
 export type Totals = {
@@ -184,6 +188,148 @@ protected: boolean,
 /** What would have been normal, where detection says so. */
 expected: string | null, };
 
+/** All of it, as of one moment. */
+export type IdentityView = {
+/** The certificates; null where the program keeps no account of them. */
+certificates: CertificatesView | null,
+/** The connected clients; null where another broker has them. */
+sessions: SessionsView | null,
+/** The revocation lists; null where certificates are not checked. */
+revocation: RevocationView | null,
+/** What needs somebody, the most urgent first, at most 20. */
+alarms: Array<Alarm>, };
+
+/** What changed of it, each whole; null where nothing did. */
+export type IdentityChange = {
+/** The certificates. */
+certificates: CertificatesView | null,
+/** The connected clients. */
+sessions: SessionsView | null,
+/** The revocation lists. */
+revocation: RevocationView | null,
+/** What needs somebody. */
+alarms: Array<Alarm> | null, };
+
+/** The certificates: at most 1,000 of them, those first that matter most. */
+export type CertificatesView = {
+/** Expired and expiring ones, valid ones, then revoked and superseded ones; within each, the
+ * one that ends first comes first. */
+rows: Array<CertificateRow>,
+/** How many there are in all, those left out included. */
+counts: CertificateCounts,
+/** How many are not in `rows`; `tidegate certs list` has them. */
+left_out: number, };
+
+/** Certificates by how they stand. */
+export type CertificateCounts = {
+/** In force, and not close to their end. */
+valid: number,
+/** In force, and close to their end. */
+expiring: number,
+/** Past their end. */
+expired: number,
+/** Refused everywhere. */
+revoked: number,
+/** Replaced by a newer one. */
+superseded: number, };
+
+/** One certificate. */
+export type CertificateRow = {
+/** Its holder: a registered device, gateway or operator, or the name of the gateway's own certificate. */
+id: string,
+/** What it entitles to. */
+role: CertificateRole,
+/** Its serial number in lower-case hex. */
+serial: string,
+/** The start of its validity. */
+not_before_ms: number,
+/** The end of its validity. */
+not_after_ms: number,
+/** How it stands. */
+state: CertificateState,
+/** The CA that signed it: its name, or its key id in hex. */
+authority: string, };
+
+/** What a certificate entitles its holder to. */
+export type CertificateRole = "authority" | "server" | "gateway" | "operator" | "device";
+
+/** How a certificate stands. */
+export type CertificateState = "expired" | "expiring" | "valid" | "revoked" | "superseded";
+
+/** The connected clients: at most 500 of them. */
+export type SessionsView = {
+/** Those without a proven identity, then gateways, operators and devices; within each by id. */
+rows: Array<SessionRow>,
+/** How many are connected in all. */
+total: number,
+/** How many of all use a post-quantum key exchange. */
+post_quantum: number,
+/** How many of all are not encrypted. */
+unencrypted: number,
+/** How many are not in `rows`. */
+left_out: number, };
+
+/** One connected client. */
+export type SessionRow = {
+/** Who it proved to be; null where nothing was proven. */
+id: string | null,
+/** The role in its certificate; null where it has none. */
+role: CertificateRole | null,
+/** The client id of its CONNECT, which anybody may choose. */
+client_id: string,
+/** Its address and port. */
+peer: string,
+/** When it connected. */
+since_ms: number,
+/** How the link is encrypted; null where it is not. */
+tls: SessionTls | null, };
+
+/** How a session's link is encrypted. */
+export type SessionTls = {
+/** The protocol's version, such as `TLS 1.3`. */
+version: string,
+/** The cipher suite, such as `TLS_AES_256_GCM_SHA384`. */
+cipher: string,
+/** The key exchange, such as `X25519MLKEM768`; empty where it is not known. */
+key_exchange: string,
+/** Whether the key exchange withstands a quantum computer: what is recorded today stays
+ * secret then. */
+post_quantum: boolean,
+/** Whether an earlier session was resumed, so that no certificate was exchanged again. */
+resumed: boolean, };
+
+/** The revocation lists in use. */
+export type RevocationView = {
+/** One per CA; empty where none is in use. */
+lists: Array<RevocationList>, };
+
+/** One revocation list in use. */
+export type RevocationList = {
+/** The CA that signed it: its name, or its key id in hex. */
+authority: string,
+/** Its crlNumber (RFC 5280 §5.2.3) in decimal: a later list has a higher one. */
+number: string,
+/** When it was made. */
+this_update_ms: number,
+/** When the next one is due; after it, every client is refused. */
+next_update_ms: number,
+/** How many certificates it revokes. */
+revoked: number, };
+
+/** Something that needs somebody, until it does not any more. */
+export type Alarm = {
+/** How soon somebody must act. */
+severity: AlarmSeverity,
+/** What is out of order, as a sentence. */
+text: string,
+/** What to do about it, as a sentence; empty where `text` says it. */
+remedy: string,
+/** Since when. */
+since_ms: number, };
+
+/** How soon somebody must act. */
+export type AlarmSeverity = "critical" | "warning" | "info";
+
 /** The answer of `/api/v1/summary`: the state in one small object. */
 export type Summary = {
 /** The protocol's version. */
@@ -246,4 +392,4 @@ total: number,
 /** Pass it as `offset` for the next page; null when there is none. */
 next_offset: number | null, };
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;

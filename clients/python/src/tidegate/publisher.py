@@ -77,7 +77,9 @@ class QueueFullError(Exception):
 class Broker:
     """Where to connect. `ca`, `certificate` and `private_key` are PEM files.
 
-    Without `ca` the connection is plain MQTT, and everybody on the way reads along.
+    Without `ca` the connection is plain MQTT, and everybody on the way reads along. The files are
+    read again before each connection: a certificate that was renewed meanwhile is used from the
+    next one on.
     """
 
     host: str = "localhost"
@@ -96,6 +98,16 @@ class Broker:
         if self.certificate is not None:
             context.load_cert_chain(self.certificate, self.private_key)
         return context
+
+    def refresh(self, context: ssl.SSLContext) -> None:
+        """Reads the files again into `context`, which keeps what it has when they cannot be used."""
+        with contextlib.suppress(OSError):
+            # Into another one first: a certificate without its key would spoil this one.
+            if self.context() is None or self.ca is None:
+                return
+            context.load_verify_locations(self.ca)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.private_key)
 
 
 @dataclass(frozen=True)
@@ -282,6 +294,7 @@ class Publisher:
         context = broker.context()
         if context is not None:
             client.tls_set_context(context)
+            client.on_pre_connect = lambda _client, _userdata: broker.refresh(context)
         client.max_inflight_messages_set(self._window)
         client.reconnect_delay_set(FIRST_WAIT_S, LONGEST_WAIT_S)
         client.on_connect = self._on_connect

@@ -228,7 +228,7 @@ async fn client_id_of_another_identity_is_neither_taken_over_nor_kept_from_it() 
 }
 
 /// Whether the broker takes this client; TLS 1.3 tells a client of its refusal only when it reads.
-async fn is_let_in(server: &Server, config: std::sync::Arc<rustls::ClientConfig>) -> bool {
+pub(crate) async fn is_let_in(server: &Server, config: std::sync::Arc<rustls::ClientConfig>) -> bool {
     match tls(server.address, config).await {
         Err(_) => false,
         Ok(mut socket) => {
@@ -316,7 +316,7 @@ async fn revoke_live(version: &'static SupportedProtocolVersion) {
     identities.revoke(2, &["device-001"]);
     let serial = identities.serial("device-001");
     server.handle.reload_tls(identities.server_tls(true));
-    server.handle.disconnect_revoked(|one| one == serial);
+    server.handle.disconnect_revoked(move |one| one == serial);
 
     assert_eq!(revoked.ended().await, Some(DisconnectReasonCode::NotAuthorized));
     assert_eq!(

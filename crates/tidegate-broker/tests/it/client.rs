@@ -31,7 +31,11 @@ pub(crate) async fn tcp(address: SocketAddr) -> BoxedSocket {
 }
 
 pub(crate) async fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> std::io::Result<BoxedSocket> {
-    let socket = TcpStream::connect(address).await?;
+    tls_over(TcpStream::connect(address).await?, config).await
+}
+
+/// TLS over a socket that is open already.
+pub(crate) async fn tls_over(socket: TcpStream, config: Arc<ClientConfig>) -> std::io::Result<BoxedSocket> {
     let name = "localhost".try_into().unwrap();
     Ok(Box::new(TlsConnector::from(config).connect(name, socket).await?))
 }

@@ -58,18 +58,24 @@ impl Identities {
             .unwrap();
     }
 
-    /// Writes revocation list `number`.
+    /// Writes revocation list `number`, good for an hour.
     pub(crate) fn revoke(&self, number: u64, names: &[&str]) {
+        self.write_list(number, names, now(), HOUR);
+    }
+
+    /// Writes a revocation list that was made at `made` and is good for `life`.
+    pub(crate) fn write_list(&self, number: u64, names: &[&str], made: Timestamp, life: Duration) {
         let revoked: Vec<Revoked> = names
             .iter()
             .map(|name| Revoked {
                 serial: self.serial(name),
-                since: now(),
+                since: made,
+                reason: None,
             })
             .collect();
         let list = self
             .authority
-            .revocation_list(number, &revoked, now(), HOUR)
+            .revocation_list(number, &revoked, made, life)
             .unwrap();
         std::fs::write(self.path("crl.pem"), list).unwrap();
     }
@@ -83,18 +89,28 @@ impl Identities {
         self.folder.path().join(file)
     }
 
-    /// A server that asks for certificates, or one that does not.
-    pub(crate) fn server_tls(&self, client_certificates: bool) -> Arc<ServerConfig> {
-        let auth = ClientAuth {
-            ca: self.path("ca.pem"),
-            crl: Some(self.path("crl.pem")),
-        };
-        server_config(&ServerTls {
+    /// The files of a server that asks for certificates.
+    pub(crate) fn server_files(&self) -> ServerTls {
+        ServerTls {
             certificate: self.path("server.pem"),
             key: self.path("server-key.pem"),
-            client_auth: client_certificates.then_some(auth),
-        })
-        .unwrap()
+            client_auth: Some(ClientAuth {
+                ca: self.path("ca.pem"),
+                crl: Some(self.path("crl.pem")),
+            }),
+        }
+    }
+
+    /// A server that asks for certificates, or one that does not.
+    pub(crate) fn server_tls(&self, client_certificates: bool) -> Arc<ServerConfig> {
+        let mut files = self.server_files();
+        files.client_auth = files.client_auth.filter(|_| client_certificates);
+        server_config(&files).unwrap()
+    }
+
+    /// A CA with the same name and another key.
+    pub(crate) fn impostor(&self) -> Authority {
+        self.authority.impostor(now()).unwrap()
     }
 
     /// TLS of a client that trusts this CA, with the certificate of `name` if there is one.
@@ -135,16 +151,22 @@ impl Identities {
 
 /// The registry knows `device-001` and `device-002`, whose segments are not their ids.
 pub(crate) fn rules() -> Access {
-    let segment = |id: &DeviceId| match id.as_str() {
+    Access::Certificates(Arc::new(topic_rules(|id| match id.as_str() {
         "device-001" => Some("one".to_owned()),
         "device-002" => Some("two".to_owned()),
         _ => None,
-    };
-    Access::Certificates(Arc::new(TopicRules {
+    })))
+}
+
+/// The topics of a site whose registry is `segment`.
+pub(crate) fn topic_rules(
+    segment: impl Fn(&DeviceId) -> Option<String> + Send + Sync + 'static,
+) -> TopicRules {
+    TopicRules {
         telemetry: TopicPattern::new("site/{device}/sensors").unwrap(),
         time: TopicPattern::new("site/{device}/time").unwrap(),
         commands: TopicPattern::new("site/{device}/commands").unwrap(),
         readable: vec!["site/#".to_owned()],
         segment: Box::new(segment),
-    }))
+    }
 }

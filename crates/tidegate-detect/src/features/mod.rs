@@ -1,4 +1,4 @@
-//! What the forest is shown: twelve streaming features of a device, each a maximum over its kind.
+//! What the forest is shown: thirteen streaming features of a device, each a maximum over its kind.
 //!
 //! A stuck, drifting or uncorrelated sensor has ordinary values, so a forest over raw readings
 //! never sees it. Here [`residual`] says what a value should be given the others, [`profile`] holds
@@ -6,19 +6,22 @@
 //! readings, and this file aggregates the *heads* (one number per kind and residual or channel)
 //! to [`COUNT`] features, because a forest over all heads sees less: each is rarely chosen.
 
+pub mod course;
 pub mod profile;
 pub mod residual;
 mod solve;
 pub mod stream;
 
+use crate::channel::MAX_TRACKED;
 use profile::Profile;
 use serde::{Deserialize, Serialize};
 
 /// How many features there are.
 pub const COUNT: usize = Feature::ALL.len();
 
-/// Heads per residual: value, fast mean, slow mean, fast variance, slow variance, cumulative sum.
-pub(crate) const RESIDUAL_HEADS: usize = 6;
+/// Heads per residual: value, fast mean, slow mean, fast variance, slow variance, cumulative sum,
+/// mean product with the value explained.
+pub(crate) const RESIDUAL_HEADS: usize = 7;
 /// Heads per channel: run length, step, distance out of range.
 pub(crate) const CHANNEL_HEADS: usize = 3;
 
@@ -43,6 +46,9 @@ pub enum Feature {
     ScatterSlow,
     /// Cumulative sum of small deviations to one side: a drift.
     Drift,
+    /// What a value leaves unexplained follows the explanation: the connection itself is gone, or
+    /// its gain has changed.
+    Coupling,
     /// A channel repeats exactly the same value.
     Stuck,
     /// All channels repeat exactly the same values.
@@ -59,13 +65,14 @@ pub enum Feature {
 
 impl Feature {
     /// All, in the order in which they stand in a row.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Residual,
         Self::MeanFast,
         Self::MeanSlow,
         Self::ScatterFast,
         Self::ScatterSlow,
         Self::Drift,
+        Self::Coupling,
         Self::Stuck,
         Self::Frozen,
         Self::Step,
@@ -84,6 +91,7 @@ impl Feature {
             Self::ScatterFast => "scatter",
             Self::ScatterSlow => "lasting scatter",
             Self::Drift => "drift",
+            Self::Coupling => "broken connection",
             Self::Stuck => "stuck channel",
             Self::Frozen => "frozen reading",
             Self::Step => "step",
@@ -133,12 +141,53 @@ const fn heads_of(feature: Feature) -> Heads {
             offset: 5,
             two_sided: false,
         },
+        Feature::Coupling => Heads::OfResiduals {
+            offset: 6,
+            two_sided: true,
+        },
         Feature::Stuck => Heads::OfChannels { offset: 0 },
         Feature::Step => Heads::OfChannels { offset: 1 },
         Feature::Range => Heads::OfChannels { offset: 2 },
         Feature::Frozen => Heads::OfRow,
         Feature::SpreadFast => Heads::MeanSquare { offset: 1 },
         Feature::SpreadSlow => Heads::MeanSquare { offset: 2 },
+    }
+}
+
+/// Widest row that a forest over readings is shown.
+const MOST_WIDE: usize = if COUNT > MAX_TRACKED { COUNT } else { MAX_TRACKED };
+
+/// What a forest is shown of one reading: its features or its raw values, without a heap.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct FeatureRow {
+    values: [f32; MOST_WIDE],
+    width: usize,
+}
+
+impl FeatureRow {
+    pub(crate) fn new(features: &[f32]) -> Self {
+        let mut row = Self {
+            values: [0.0; MOST_WIDE],
+            width: features.len(),
+        };
+        row.values[..features.len()].copy_from_slice(features);
+        row
+    }
+
+    /// Raw values as f32, kept finite.
+    pub(crate) fn raw(x: &[f64]) -> Self {
+        let mut row = Self {
+            values: [0.0; MOST_WIDE],
+            width: x.len(),
+        };
+        for (slot, value) in row.values.iter_mut().zip(x) {
+            *slot = value.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+        }
+        row
+    }
+
+    pub(crate) fn as_slice(&self) -> &[f32] {
+        &self.values[..self.width]
     }
 }
 

@@ -45,8 +45,6 @@ pub struct WaterChannels {
 pub(crate) struct Equation {
     /// The value explained, in the channel's unit.
     pub(crate) target: f64,
-    /// What the residual's scale grows with.
-    pub(crate) driver: f64,
     terms: [f64; MAX_TERMS],
     count: usize,
 }
@@ -92,17 +90,17 @@ impl Basis {
         let mut terms = [0.0; MAX_TERMS];
         let standard = |at: u8| channels[usize::from(at)].standard(x[usize::from(at)]);
         let value = |at: u8| x[usize::from(at)];
-        let (target, driver, count) = match self {
+        let (target, count) = match self {
             Self::HeadLoss(at) => {
                 let q = value(at.flow) / channels[usize::from(at.flow)].size();
                 let (a, b, q2) = (standard(at.gate_a), standard(at.gate_b), q * q);
                 terms[..8].copy_from_slice(&[1.0, q, q2, q2 * a, q2 * b, q2 * a * a, q2 * b * b, q2 * a * b]);
-                (value(at.upstream) - value(at.downstream), q.abs(), 8)
+                (value(at.upstream) - value(at.downstream), 8)
             }
             Self::Supply(at) => {
                 let q = value(at.flow) / channels[usize::from(at.flow)].size();
                 terms[..3].copy_from_slice(&[1.0, q, q * q]);
-                (value(at.upstream), q.abs(), 3)
+                (value(at.upstream), 3)
             }
             Self::Linear { target } => {
                 terms[0] = 1.0;
@@ -110,14 +108,27 @@ impl Basis {
                 for (term, other) in terms[1..].iter_mut().zip(others) {
                     *term = standard(other);
                 }
-                (value(target), 0.0, channels.len())
+                (value(target), channels.len())
             }
         };
-        Equation {
-            target,
-            driver,
-            terms,
-            count,
+        Equation { target, terms, count }
+    }
+
+    /// How steeply the explained value follows flow, per L/min: the flow sensor's noise comes
+    /// through by this factor. 0 where no one channel drives the regression.
+    pub(crate) fn slope(self, channels: &[ChannelProfile], equation: &Equation, weights: &[f64]) -> f64 {
+        let size = |at: WaterChannels| channels[usize::from(at.flow)].size();
+        let terms = equation.terms();
+        match self {
+            // Each term from the second on is q² times something: its derivative is twice it over q.
+            Self::HeadLoss(at) => {
+                let q = terms[1];
+                let bend: f64 = terms[2..].iter().zip(&weights[2..]).map(|(t, w)| t * w).sum();
+                let bend = if q == 0.0 { 0.0 } else { 2.0 * bend / q };
+                (weights[1] + bend) / size(at)
+            }
+            Self::Supply(at) => (weights[1] + 2.0 * weights[2] * terms[1]) / size(at),
+            Self::Linear { .. } => 0.0,
         }
     }
 

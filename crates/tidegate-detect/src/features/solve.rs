@@ -1,34 +1,50 @@
 //! Ridge regression, the only fitting that residuals need.
 
-/// Weights w that minimise the mean of (y − w·x)² + `penalty`·|w|² over `rows` of (x, y).
+/// A fitted regression.
+pub(super) struct Fitted {
+    /// The weights.
+    pub(super) weights: Vec<f64>,
+    /// Inverse of the weighted mean of x·xᵀ, with the penalty, row after row of `terms` numbers.
+    pub(super) inverse: Vec<f64>,
+}
+
+/// Weights w that minimise the weighted mean of (y − w·x)² + `penalty`·|w|² over `rows` of
+/// (x, y, weight).
 ///
 /// `terms` is the length of every x. With a positive penalty there always is a solution.
 pub(super) fn ridge<'a>(
     terms: usize,
     penalty: f64,
-    rows: impl Iterator<Item = (&'a [f64], f64)>,
-) -> Vec<f64> {
+    rows: impl Iterator<Item = (&'a [f64], f64, f64)>,
+) -> Fitted {
     let mut gram = vec![0.0; terms * terms];
     let mut moment = vec![0.0; terms];
-    let mut count = 0.0_f64;
-    for (x, y) in rows {
-        count += 1.0;
+    let mut total = 0.0_f64;
+    for (x, y, weight) in rows {
+        total += weight;
         for i in 0..terms {
-            moment[i] += x[i] * y;
+            let weighted = x[i] * weight;
+            moment[i] += weighted * y;
             for j in 0..=i {
-                gram[i * terms + j] += x[i] * x[j];
+                gram[i * terms + j] += weighted * x[j];
             }
         }
     }
-    let count = count.max(1.0);
+    let total = if total > 0.0 { total } else { 1.0 };
     gram.iter_mut()
         .chain(moment.iter_mut())
-        .for_each(|sum| *sum /= count);
+        .for_each(|sum| *sum /= total);
     for i in 0..terms {
         gram[i * terms + i] += penalty;
     }
     cholesky(terms, &mut gram);
-    substitute(terms, &gram, moment)
+    let unit = |i: usize| (0..terms).map(|j| f64::from(u8::from(i == j))).collect();
+    Fitted {
+        weights: substitute(terms, &gram, moment),
+        inverse: (0..terms)
+            .flat_map(|i| substitute(terms, &gram, unit(i)))
+            .collect(),
+    }
 }
 
 /// Replaces the lower triangle of a positive definite matrix by its Cholesky factor.
@@ -71,8 +87,9 @@ mod tests {
         let weights = ridge(
             3,
             1e-12,
-            rows.iter().map(|x| (&x[..], 2.0 - 3.0 * x[1] + 0.5 * x[2])),
-        );
+            rows.iter().map(|x| (&x[..], 2.0 - 3.0 * x[1] + 0.5 * x[2], 1.0)),
+        )
+        .weights;
         for (got, expected) in weights.iter().zip([2.0, -3.0, 0.5]) {
             assert!((got - expected).abs() < 1e-8, "{weights:?}");
         }
@@ -80,7 +97,7 @@ mod tests {
 
     #[test]
     fn terms_that_never_vary_still_have_a_solution() {
-        let weights = ridge(2, 1e-4, (0..10).map(|_| (&[1.0, 0.0][..], 4.0)));
+        let weights = ridge(2, 1e-4, (0..10).map(|_| (&[1.0, 0.0][..], 4.0, 1.0))).weights;
         assert!(
             (weights[0] - 4.0).abs() < 1e-2 && weights[1] == 0.0,
             "{weights:?}"

@@ -10,51 +10,50 @@ const FAST_RATE: f32 = 0.079_955_6;
 /// Readings that the slow mean looks back on, and its rate 1 − e^(−1/60).
 pub const SLOW_READINGS: u32 = 60;
 const SLOW_RATE: f32 = 0.016_528_55;
-/// Readings that the baseline of a slow residual looks back on, an hour at 5 s, and its rate.
-pub const BASELINE_READINGS: u32 = 720;
-const BASELINE_RATE: f32 = 0.001_387_925;
 /// A single residual counts for at most this many standard deviations in the memory.
-const CLIP: f32 = 6.0;
-/// A single residual moves the baseline as if it were at most this many standard deviations off, so
-/// that an event of minutes is no new normal, and its end no second alarm.
-const BASELINE_CLIP: f32 = 1.0;
+const CLIP: f32 = 3.0;
 /// The cumulative sum grows by what a deviation exceeds this, in standard deviations.
 const ALLOWANCE: f32 = 0.5;
 /// The cumulative sum grows to this and no further, so that it falls soon after the cause is gone.
 const SUM_LIMIT: f32 = 40.0;
+/// After this many of the usual times between readings a course is anywhere.
+const LOST_INTERVALS: i64 = 60;
 /// Smallest variance that is told from none.
 const LEAST_VARIANCE: f32 = 1e-3;
 
 /// One device's memory, at most 1 KB.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct State {
     readings: u32,
+    /// When the last reading was.
+    last_us: i64,
     residuals: Vec<ResidualState>,
     channels: Vec<ChannelState>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct ResidualState {
-    /// The last residual, clipped to ±[`LAST_LIMIT`].
-    last: f32,
+    /// Where the residual's course is, in its standard deviations.
+    level: f32,
     fast: f32,
     slow: f32,
-    baseline: f32,
     variance_fast: f32,
     variance_slow: f32,
+    /// Mean product of what is unexplained and what is explained, over the slow readings.
+    product: f32,
     above: SumState,
     below: SumState,
 }
 
-/// A one-sided cumulative sum, and since when it has been above 0.
-#[derive(Debug, Clone, Copy, Default)]
+/// A one-sided cumulative sum, and since when it has been above 0, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct SumState {
     sum: f32,
     readings: u32,
-    since_us: i64,
+    since_s: u32,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct ChannelState {
     last: f64,
     /// How many readings before the last one had the same value.
@@ -80,17 +79,18 @@ impl State {
     #[must_use]
     pub fn new(profile: &Profile) -> Self {
         let residual = ResidualState {
-            last: 0.0,
+            level: 0.0,
             fast: 0.0,
             slow: 0.0,
-            baseline: 0.0,
             variance_fast: 1.0,
             variance_slow: 1.0,
+            product: 0.0,
             above: SumState::default(),
             below: SumState::default(),
         };
         Self {
             readings: 0,
+            last_us: 0,
             residuals: vec![residual; profile.residuals.len()],
             channels: vec![ChannelState { last: 0.0, run: 0 }; profile.channels.len()],
         }
@@ -104,14 +104,17 @@ impl State {
     /// When `x` or `heads` is too short for `profile`, or the state was made for another one.
     pub fn observe(&mut self, profile: &Profile, at: Timestamp, x: &[f64], heads: &mut [f32]) {
         let first = self.readings == 0;
+        let since_ms = at.as_micros().saturating_sub(self.last_us) / 1_000;
+        let lost = first || since_ms > i64::from(profile.interval_ms) * LOST_INTERVALS;
+        self.last_us = at.as_micros();
         self.readings = self.readings.saturating_add(1);
         let mut head = 0;
         for (state, residual) in self.residuals.iter_mut().zip(&profile.residuals) {
-            let value = finite(residual.normalised(&profile.channels, x));
+            let (value, explained) = residual.normalised(&profile.channels, x);
             state.observe(
                 residual,
-                value,
-                self.readings,
+                (finite(value), finite(explained)),
+                (first, lost),
                 at,
                 &mut heads[head..head + RESIDUAL_HEADS],
             );
@@ -127,17 +130,69 @@ impl State {
             };
             state.last = value;
             row_run = row_run.min(state.run);
-            let beyond = (channel.low - value).max(value - channel.high).max(0.0) / channel.deviation;
             heads[head] = if channel.runs_count {
                 (state.run as f32).ln_1p()
             } else {
                 0.0
             };
             heads[head + 1] = finite(step.abs() / channel.step);
-            heads[head + 2] = finite(beyond);
+            heads[head + 2] = finite(channel.off_centre(value));
             head += CHANNEL_HEADS;
         }
         heads[head] = (row_run as f32).ln_1p();
+    }
+
+    /// The memory as bytes, little endian: u8 residuals, u8 channels, u32 readings, i64 time of the
+    /// last one, then what is remembered of each residual and each channel.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.extend([self.residuals.len() as u8, self.channels.len() as u8]);
+        out.extend(self.readings.to_le_bytes());
+        out.extend(self.last_us.to_le_bytes());
+        for residual in &self.residuals {
+            for number in residual.numbers() {
+                out.extend(number.to_le_bytes());
+            }
+            for sum in [residual.above, residual.below] {
+                out.extend(sum.sum.to_le_bytes());
+                out.extend(sum.readings.to_le_bytes());
+                out.extend(sum.since_s.to_le_bytes());
+            }
+        }
+        for channel in &self.channels {
+            out.extend(channel.last.to_le_bytes());
+            out.extend(channel.run.to_le_bytes());
+        }
+    }
+
+    /// The memory that [`State::write`] wrote, of a device with `profile`; `None` where the bytes
+    /// are not just that, or hold a number that no reading leaves behind.
+    pub(crate) fn read(profile: &Profile, bytes: &[u8]) -> Option<Self> {
+        let mut bytes = Bytes(bytes);
+        let [residuals, channels] = bytes.take()?;
+        let mut state = Self::new(profile);
+        if (usize::from(residuals), usize::from(channels)) != (state.residuals.len(), state.channels.len()) {
+            return None;
+        }
+        state.readings = u32::from_le_bytes(bytes.take()?);
+        state.last_us = i64::from_le_bytes(bytes.take()?);
+        for residual in &mut state.residuals {
+            residual.level = bytes.number()?;
+            residual.fast = bytes.number()?;
+            residual.slow = bytes.number()?;
+            residual.variance_fast = bytes.number().filter(|variance| *variance >= 0.0)?;
+            residual.variance_slow = bytes.number().filter(|variance| *variance >= 0.0)?;
+            residual.product = bytes.number()?;
+            for sum in [&mut residual.above, &mut residual.below] {
+                sum.sum = bytes.number().filter(|sum| (0.0..=SUM_LIMIT).contains(sum))?;
+                sum.readings = u32::from_le_bytes(bytes.take()?);
+                sum.since_s = u32::from_le_bytes(bytes.take()?);
+            }
+        }
+        for channel in &mut state.channels {
+            channel.last = Some(f64::from_le_bytes(bytes.take()?)).filter(|last| last.is_finite())?;
+            channel.run = u32::from_le_bytes(bytes.take()?);
+        }
+        bytes.0.is_empty().then_some(state)
     }
 
     /// How many readings have been taken in.
@@ -160,7 +215,7 @@ impl State {
     pub(crate) fn mean(&self, profile: &Profile, index: usize, slow: bool) -> f32 {
         let state = &self.residuals[index];
         let mean = if slow { state.slow } else { state.fast };
-        mean - state.reference(&profile.residuals[index])
+        mean * profile.residuals[index].course.innovation as f32
     }
 
     /// Scatter of residual `index` against the ordinary: 1 is ordinary, 2 twice as much.
@@ -184,61 +239,83 @@ impl State {
         Trend {
             mean: self.mean(profile, index, false),
             readings: sum.readings,
-            since: Timestamp::from_micros(sum.since_us),
+            since: Timestamp::from_micros(i64::from(sum.since_s) * 1_000_000),
         }
     }
 }
 
+/// What is left to read.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    /// A finite number.
+    fn number(&mut self) -> Option<f32> {
+        Some(f32::from_le_bytes(self.take()?)).filter(|number| number.is_finite())
+    }
+}
+
 impl ResidualState {
+    fn numbers(&self) -> [f32; 6] {
+        [
+            self.level,
+            self.fast,
+            self.slow,
+            self.variance_fast,
+            self.variance_slow,
+            self.product,
+        ]
+    }
+
     fn observe(
         &mut self,
         profile: &ResidualProfile,
-        value: f32,
-        readings: u32,
+        (value, explained): (f32, f32),
+        (first, lost): (bool, bool),
         at: Timestamp,
         heads: &mut [f32],
     ) {
-        let innovation = if readings == 1 {
-            0.0
-        } else {
-            (value - profile.autocorrelation as f32 * self.last) / profile.innovation as f32
-        };
-        self.last = value;
-        let clipped = value.clamp(-CLIP, CLIP);
-        let clipped_innovation = innovation.clamp(-CLIP, CLIP);
-        // The means of a slow residual start where it is, as its level says nothing; those of any
-        // other start at 0, so that a deviation that is older than this process is seen too.
-        let rate = |usual: f32| {
-            if profile.is_slow() {
-                usual.max(1.0 / readings as f32)
-            } else {
-                usual
-            }
-        };
-        self.fast += rate(FAST_RATE) * (clipped - self.fast);
-        self.slow += rate(SLOW_RATE) * (clipped - self.slow);
-        self.baseline += rate(BASELINE_RATE) * (clipped - self.baseline).clamp(-BASELINE_CLIP, BASELINE_CLIP);
-        let square = clipped_innovation * clipped_innovation;
-        if readings > 1 {
+        let course = profile.course;
+        if lost && course.wanders() {
+            // Where a course begins, or goes on after hours, says nothing. Without one the first reading counts, so that a
+            // deviation that is older than this process is seen too.
+            self.level = value / course.kept as f32;
+        }
+        let expected = course.kept as f32 * self.level;
+        let off = value - expected;
+        self.level = expected + course.gain as f32 * off;
+        let innovation = off / course.innovation as f32;
+        let clipped = innovation.clamp(-CLIP, CLIP);
+        self.fast += FAST_RATE * (clipped - self.fast);
+        self.slow += SLOW_RATE * (clipped - self.slow);
+        let square = clipped * clipped;
+        if !first {
             self.variance_fast += FAST_RATE * (square - self.variance_fast);
             self.variance_slow += SLOW_RATE * (square - self.variance_slow);
         }
-        self.above.observe(clipped_innovation, at);
-        self.below.observe(-clipped_innovation, at);
+        self.product += SLOW_RATE * (clipped * side(explained) - self.product);
+        self.above.observe(clipped, at);
+        self.below.observe(-clipped, at);
 
-        let reference = self.reference(profile);
-        heads[0] = if profile.is_slow() { innovation } else { value };
-        heads[1] = self.fast - reference;
-        heads[2] = self.slow - reference;
+        heads[0] = innovation;
+        heads[1] = self.fast;
+        heads[2] = self.slow;
         heads[3] = (self.variance_fast + LEAST_VARIANCE).ln();
         heads[4] = (self.variance_slow + LEAST_VARIANCE).ln();
         heads[5] = self.above.sum.max(self.below.sum).sqrt();
+        heads[6] = self.product;
     }
+}
 
-    /// What the means are compared with.
-    fn reference(&self, profile: &ResidualProfile) -> f32 {
-        if profile.is_slow() { self.baseline } else { 0.0 }
-    }
+/// On which side of its mean an explained value is, −1 to 1. Its size would not do: while it stays
+/// far off, every chance would be multiplied by it.
+fn side(explained: f32) -> f32 {
+    explained / (explained * explained + 0.25).sqrt()
 }
 
 impl SumState {
@@ -247,7 +324,7 @@ impl SumState {
             *self = Self {
                 sum: 0.0,
                 readings: 0,
-                since_us: at.as_micros(),
+                since_s: (at.as_micros() / 1_000_000).clamp(0, i64::from(u32::MAX)) as u32,
             };
         }
         self.sum = (self.sum + deviation - ALLOWANCE).clamp(0.0, SUM_LIMIT);
@@ -271,11 +348,7 @@ mod tests {
 
     #[test]
     fn rates_follow_from_the_readings_looked_back_on() {
-        let pairs = [
-            (FAST_READINGS, FAST_RATE),
-            (SLOW_READINGS, SLOW_RATE),
-            (BASELINE_READINGS, BASELINE_RATE),
-        ];
+        let pairs = [(FAST_READINGS, FAST_RATE), (SLOW_READINGS, SLOW_RATE)];
         for (readings, rate) in pairs {
             let exact = 1.0 - (-1.0 / f64::from(readings)).exp();
             assert!(

@@ -5,6 +5,7 @@
 //! below 0.5 for the ordinary.
 
 pub mod axis;
+pub mod import;
 pub mod oblique;
 mod tree;
 
@@ -16,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 /// Euler's constant, for the harmonic numbers in c(n).
 const EULER: f64 = 0.577_215_664_901_532_9;
+
+/// Most features of a row.
+pub const MAX_WIDTH: usize = 4_096;
 
 /// How a forest splits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,12 +42,12 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// # Panics
     ///
-    /// When `values` is not a whole number of rows.
+    /// When `values` is not a whole number of rows, or `width` is not 1 to [`MAX_WIDTH`].
     #[must_use]
     pub fn new(values: &'a [f32], width: usize) -> Self {
         assert!(
-            width > 0 && values.len().is_multiple_of(width),
-            "rows must be whole"
+            (1..=MAX_WIDTH).contains(&width) && values.len().is_multiple_of(width),
+            "rows must be whole, and at most {MAX_WIDTH} wide"
         );
         Self { values, width }
     }
@@ -108,6 +112,19 @@ impl Forest {
         match self {
             Self::Plain(trees) => trees.score(row),
             Self::Oblique(trees) => trees.score(row),
+        }
+    }
+
+    /// The anomaly score of each of `rows`, written to `scores`.
+    ///
+    /// # Panics
+    ///
+    /// When `scores` is not as long as `rows`, or rows are narrower than those grown on.
+    pub fn score_batch(&self, rows: Rows<'_>, scores: &mut [f32]) {
+        assert_eq!(rows.len(), scores.len(), "a score per row");
+        match self {
+            Self::Plain(trees) => trees.score_batch(rows, scores),
+            Self::Oblique(trees) => trees.score_batch(rows, scores),
         }
     }
 

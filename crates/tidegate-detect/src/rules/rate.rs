@@ -1,7 +1,7 @@
 //! A value that changed faster than water, or a gate's motor, can.
 
-use super::{Rule, RuleLimits};
-use crate::channel::{WATER, quantity, unit, words};
+use super::{Last, Rule, Rules};
+use crate::channel::{MAX_TRACKED, quantity, unit, words};
 use crate::explain::Explanation;
 use tidegate_envelope::time::Timestamp;
 
@@ -9,32 +9,25 @@ use tidegate_envelope::time::Timestamp;
 /// otherwise be a fast change.
 const SHORTEST_SPAN_S: f64 = 1.0;
 
-/// A device's last plausible values, those of [`WATER`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Last {
-    pub(super) at: Timestamp,
-    /// Not a number where a channel was not there.
-    pub(super) values: [f64; 5],
-}
-
-/// The first value that changed too fast.
+/// The first value that changed too fast; `values` are in the order of the rules' channels.
 pub(super) fn rate(
-    limits: &RuleLimits,
+    rules: &Rules,
     last: &Last,
     at: Timestamp,
-    values: &[Option<f64>; 5],
+    values: &[f64; MAX_TRACKED],
 ) -> Option<Explanation> {
     let span_s = at.since(last.at).as_secs_f64().max(SHORTEST_SPAN_S);
-    WATER
+    let changes = values.iter().zip(last.values);
+    rules
+        .channels
         .iter()
-        .zip(values)
-        .zip(last.values)
-        .find_map(|((channel, value), before)| {
-            let (value, limits) = ((*value)?, limits.of(channel)?);
+        .zip(changes)
+        .find_map(|(limits, (value, before))| {
             let change = value - before;
             if change.is_nan() || change.abs() <= limits.change_per_second * span_s {
                 return None;
             }
+            let channel = &limits.channel;
             let unit = unit(channel);
             let sentence = format!(
                 "{} changed by {} in {span_s:.0} s, from {}; at most {} per second is plausible",
@@ -43,7 +36,13 @@ pub(super) fn rate(
                 quantity(before, 1, unit),
                 quantity(limits.change_per_second, 0, unit)
             );
-            Some(Explanation::of_rule(Rule::Rate, sentence, channel, before, value))
+            Some(Explanation::of_rule(
+                Rule::Rate,
+                sentence,
+                channel,
+                before,
+                *value,
+            ))
         })
 }
 
@@ -52,18 +51,17 @@ mod tests {
     use super::*;
 
     fn check(change_psi: f64, span_ms: i64) -> bool {
+        let with = |upstream: f64| {
+            let mut values = [f64::NAN; MAX_TRACKED];
+            values[4] = upstream;
+            values
+        };
         let last = Last {
             at: Timestamp::from_micros(0),
-            values: [f64::NAN, f64::NAN, f64::NAN, f64::NAN, 60.0],
+            values: with(60.0),
         };
-        let values = [None, None, None, None, Some(60.0 + change_psi)];
-        rate(
-            &RuleLimits::default(),
-            &last,
-            Timestamp::from_micros(span_ms * 1_000),
-            &values,
-        )
-        .is_some()
+        let at = Timestamp::from_micros(span_ms * 1_000);
+        rate(&Rules::default(), &last, at, &with(60.0 + change_psi)).is_some()
     }
 
     #[test]

@@ -5,7 +5,9 @@
 mod detection;
 mod features;
 mod hotel;
+mod life;
 mod model_file;
 mod pipeline;
 mod plant;
+mod reference;
 mod training;

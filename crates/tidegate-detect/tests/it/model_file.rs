@@ -86,11 +86,11 @@ fn a_cut_or_lengthened_file_is_refused() {
 
 #[test]
 fn an_unknown_version_is_refused_by_name() {
-    let bytes = forged(|bytes| bytes[8] = 2);
+    let bytes = forged(|bytes| bytes[8] = 1);
     let error = Model::from_bytes(&bytes).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "model version 2 is not known, only 1: train it again"
+        "model version 1 is not known, only 2: train it again"
     );
 }
 

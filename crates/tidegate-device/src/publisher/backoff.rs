@@ -11,23 +11,41 @@ pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub const STABLE_AFTER: Duration = Duration::from_secs(10);
 
 /// The waits of one series of failures.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
     failures: u32,
 }
 
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::new(FIRST_WAIT, LONGEST_WAIT)
+    }
+}
+
 impl Backoff {
-    /// The next wait: random between half and all of [`FIRST_WAIT`] times a power of two, so that
+    /// Waits from `first` to `longest`.
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+        Self {
+            first,
+            longest,
+            failures: 0,
+        }
+    }
+
+    /// The next wait: random between half and all of the first times a power of two, so that
     /// devices which lost one broker together do not all come back at once.
-    pub(super) fn next_wait(&mut self, random: &mut impl Rng) -> Duration {
-        let longest = FIRST_WAIT
+    pub(crate) fn next_wait(&mut self, random: &mut impl Rng) -> Duration {
+        let longest = self
+            .first
             .saturating_mul(1 << self.failures.min(16))
-            .min(LONGEST_WAIT);
+            .min(self.longest);
         self.failures = self.failures.saturating_add(1);
         longest.mul_f64(random.random_range(0.5..=1.0))
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

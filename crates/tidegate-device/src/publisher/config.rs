@@ -8,6 +8,7 @@ use std::time::Duration;
 use tidegate_envelope::cose_v1::TagLength;
 use tidegate_envelope::id::{DeviceId, KeyEpoch, MessageDeviceId};
 use tidegate_envelope::key::MacKey;
+use tokio::sync::watch;
 
 /// Where a publisher connects.
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub struct BrokerAddress {
     ///
     /// From [`tidegate_pki::tls::client_config`], which trusts our CA alone: a broker with any
     /// other certificate is refused before a byte of a reading is sent.
+    ///
+    /// For a certificate that is renewed meanwhile, see [`PublisherConfig::tls_changes`].
     pub tls: Option<Arc<ClientConfig>>,
 }
 
@@ -122,6 +125,11 @@ pub struct PublisherConfig {
     pub connect_timeout: Duration,
     /// Silence after which the connection is probed. Whole seconds, 1 to 65,535.
     pub keep_alive: Duration,
+    /// TLS that may change while the publisher runs, in place of [`BrokerAddress::tls`]: from
+    /// [`Renewal::tls`](crate::renewal::Renewal::tls). When it changes, the publisher waits for the
+    /// acknowledgements that are outstanding, for a bounded time, and connects anew; the session
+    /// goes on, and no message is lost or changes its place.
+    pub tls_changes: Option<watch::Receiver<Arc<ClientConfig>>>,
     /// Makes the connection in place of TCP; TLS, where there is any, goes on top.
     pub connector: Option<Connector>,
     /// Where the time of a reading comes from.
@@ -155,6 +163,7 @@ impl PublisherConfig {
             max_age: Some(Duration::from_secs(25)),
             connect_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(30),
+            tls_changes: None,
             connector: None,
             time: TimeSource::default(),
             jitter_seed: None,

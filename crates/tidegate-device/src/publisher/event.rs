@@ -25,6 +25,13 @@ pub enum Event {
         /// Whether it still knew the session.
         resumed: bool,
     },
+    /// The connection was ended because its TLS has changed
+    /// ([`PublisherConfig::tls_changes`](super::PublisherConfig::tls_changes)); the next one comes
+    /// at once.
+    Reconnecting {
+        /// Messages whose acknowledgement did not come in time; they are sent again.
+        unacknowledged: usize,
+    },
     /// The connection was lost or could not be made; the next attempt comes by itself.
     Disconnected {
         /// Where TLS is the cause: `tls_server_rejected` when the broker is not one of our CA, else
@@ -82,6 +89,8 @@ pub struct Counts {
     pub connected: u64,
     /// Connections lost or not made.
     pub disconnected: u64,
+    /// Connections ended for a change of TLS.
+    pub reconnecting: u64,
     /// Messages that the broker took.
     pub acknowledged: u64,
     /// Times that a message could not be stored.
@@ -109,6 +118,7 @@ pub(super) struct Events {
 struct Totals {
     connected: AtomicU64,
     disconnected: AtomicU64,
+    reconnecting: AtomicU64,
     acknowledged: AtomicU64,
     postponed: AtomicU64,
     refused: AtomicU64,
@@ -134,6 +144,7 @@ impl Events {
         let total = match event {
             Event::Connected { .. } => &self.totals.connected,
             Event::Disconnected { .. } => &self.totals.disconnected,
+            Event::Reconnecting { .. } => &self.totals.reconnecting,
             Event::Acknowledged { .. } => &self.totals.acknowledged,
             Event::Postponed { .. } => &self.totals.postponed,
             Event::Refused { .. } => &self.totals.refused,
@@ -153,6 +164,7 @@ impl Events {
         Counts {
             connected: read(&self.totals.connected),
             disconnected: read(&self.totals.disconnected),
+            reconnecting: read(&self.totals.reconnecting),
             acknowledged: read(&self.totals.acknowledged),
             postponed: read(&self.totals.postponed),
             refused: read(&self.totals.refused),

@@ -5,6 +5,7 @@ use super::config::EchoTopics;
 use super::event::{Event, Events};
 use super::queue::{Entry, Queue};
 use super::{CloseRequest, MAX_PAYLOAD_BYTES, PublisherConfig};
+use crate::chain::chain;
 use crate::clock::{AnswerRefused, EchoClock};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -18,13 +19,14 @@ use rumqttc::{
     MqttOptions, PubAckReason, PublishNoticeError, PublishOptions, PublishResult, StateError,
     TlsConfiguration, Transport,
 };
+use rustls::ClientConfig;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_envelope::cose_v1::DETACHED_PROPERTY;
 use tidegate_envelope::time_echo::Nonce;
 use tidegate_pki::tls::classify_as_client;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{self, Instant};
 use tracing::debug;
 
@@ -38,6 +40,8 @@ const MORE_REQUESTS: usize = 2;
 /// Longest pause before what could not be stored is sent again: within a second of the end of an
 /// outage messages are taken again.
 const LONGEST_HOLD: Duration = Duration::from_millis(500);
+/// How long a change of TLS waits for outstanding acknowledgements: two of a gateway's slow disk.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long the farewell may take after the last acknowledgement.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,9 @@ pub(super) struct Link {
     hold: Option<Instant>,
     store_backoff: Backoff,
     echo: Option<Echo>,
+    tls: Option<watch::Receiver<Arc<ClientConfig>>>,
+    /// After a change of TLS: until when to wait for acknowledgements. Nothing is sent meanwhile.
+    drain: Option<Instant>,
 }
 
 /// What a device without a clock has beside its messages.
@@ -109,9 +116,7 @@ impl Link {
             options.set_socket_connector(move |address, _| connector.connect(address));
         }
         if let Some(tls) = &config.broker.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::clone(
-                tls,
-            ))));
+            options.set_transport(transport(Arc::clone(tls)));
         }
         Self {
             options,
@@ -128,6 +133,8 @@ impl Link {
             hold: None,
             store_backoff: Backoff::default(),
             echo,
+            tls: config.tls_changes.clone(),
+            drain: None,
         }
     }
 
@@ -138,28 +145,37 @@ impl Link {
         let (client, mut eventloop) = builder.build();
         let mut closing: Option<CloseRequest> = None;
         loop {
-            let pause = {
-                // `poll` is never dropped half-way: it may have written a part of a packet.
+            self.take_tls(&mut eventloop);
+            let step = {
+                // `poll` is never dropped half-way, it may have written a part of a packet; but
+                // where the connection is given up with it.
                 let poll = eventloop.poll();
                 tokio::pin!(poll);
                 loop {
                     self.ask(&client);
                     self.hand_over(&client);
                     if closing.is_some() && self.is_done() {
-                        break None;
+                        break Step::Close;
+                    }
+                    if self.drain.is_some() && (self.connected.is_none() || self.notices.is_empty()) {
+                        break Step::Reconnect;
                     }
                     let deadline = closing.as_ref().map(|request| request.deadline);
                     let next_question = self.next_question();
                     tokio::select! {
                         biased;
-                        event = &mut poll => break Some(self.on_poll(event)),
+                        event = &mut poll => break Step::Polled(self.on_poll(event)),
                         Some(outcome) = self.notices.next() => self.on_outcome(outcome),
+                        () = changed(&mut self.tls), if self.drain.is_none() && closing.is_none() => {
+                            self.drain = Some(Instant::now() + DRAIN);
+                        }
                         () = self.queue.filled.notified(), if self.may_send() => {}
                         () = until(next_question) => {}
                         () = until(self.hold), if self.hold.is_some() && self.notices.is_empty() => {
                             self.hold = None;
                         }
-                        () = until(deadline) => break None,
+                        () = until(deadline) => break Step::Close,
+                        () = until(self.drain) => break Step::Reconnect,
                         request = close_requests.recv(), if closing.is_none() => match request {
                             Some(request) => closing = Some(request),
                             None => return,
@@ -167,7 +183,14 @@ impl Link {
                     }
                 }
             };
-            let Some(pause) = pause else { break };
+            let pause = match step {
+                Step::Polled(pause) => pause,
+                Step::Reconnect => {
+                    self.end_connection(&mut eventloop);
+                    continue;
+                }
+                Step::Close => break,
+            };
             if self.connected.is_some() {
                 // From now on a lost connection resumes its session.
                 eventloop.options.set_clean_start(false);
@@ -202,12 +225,37 @@ impl Link {
                 biased;
                 () = time::sleep_until(end) => return true,
                 () = until(deadline) => return false,
+                // What was wrong may have been the old one.
+                () = changed(&mut self.tls) => return true,
                 request = close_requests.recv(), if closing.is_none() => match request {
                     Some(request) => *closing = Some(request),
                     None => return false,
                 },
             }
         }
+    }
+
+    /// Uses the TLS of now for the next connection.
+    fn take_tls(&mut self, eventloop: &mut EventLoop) {
+        if let Some(tls) = &mut self.tls
+            && self.connected.is_none()
+        {
+            let config = Arc::clone(&tls.borrow_and_update());
+            eventloop.options.set_transport(transport(config));
+        }
+    }
+
+    /// Gives up the connection for one with other TLS. The broker keeps the session, and what it
+    /// has not acknowledged is sent again in it, before anything else.
+    fn end_connection(&mut self, eventloop: &mut EventLoop) {
+        self.drain = None;
+        if self.connected.take().is_some() {
+            self.events.emit(Event::Reconnecting {
+                unacknowledged: self.notices.len(),
+            });
+            eventloop.options.set_clean_start(false);
+        }
+        eventloop.clean();
     }
 
     /// How long to wait before the next poll, if at all.
@@ -240,6 +288,7 @@ impl Link {
             }
             Ok(_) => None,
             Err(error) => {
+                self.drain = None;
                 let lasted = self.connected.take().map(|since| since.elapsed());
                 if lasted.is_some_and(|lasted| lasted >= STABLE_AFTER) {
                     self.backoff.reset();
@@ -348,7 +397,10 @@ impl Link {
     }
 
     fn may_send(&self) -> bool {
-        self.connected.is_some() && self.hold.is_none() && self.notices.len() < self.in_flight
+        self.connected.is_some()
+            && self.hold.is_none()
+            && self.drain.is_none()
+            && self.notices.len() < self.in_flight
     }
 
     fn is_done(&self) -> bool {
@@ -400,6 +452,30 @@ impl Link {
     }
 }
 
+/// How a poll of the client ended.
+enum Step {
+    /// By itself, and the next one comes after a pause, if there is one.
+    Polled(Option<Duration>),
+    /// The connection is to be made anew, with other TLS.
+    Reconnect,
+    /// It is over.
+    Close,
+}
+
+fn transport(tls: Arc<ClientConfig>) -> Transport {
+    Transport::tls_with_config(TlsConfiguration::Rustls(tls))
+}
+
+/// Waits until TLS is another. For ever, where it does not change any more.
+async fn changed(tls: &mut Option<watch::Receiver<Arc<ClientConfig>>>) {
+    if let Some(receiver) = tls
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
 fn publish_options(entry: &Entry) -> PublishOptions {
     let options = PublishOptions::at_least_once();
     let Some(mac0) = entry.message.mac0.clone() else {
@@ -425,19 +501,4 @@ fn cause(error: &ConnectionError) -> &(dyn Error + 'static) {
         ConnectionError::MqttState(StateError::Deserialization(inner)) => inner,
         other => other,
     }
-}
-
-/// An error with everything below it. Layers that only repeat the one below are left out.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -3,8 +3,12 @@
 
 mod broker;
 mod embedded;
+mod enrollment;
 mod formats;
+mod gateway;
 mod publisher;
 mod reconnect;
+mod renewal;
 mod rig;
+mod stranger;
 mod time_echo;

@@ -113,7 +113,8 @@ fn folder_is_listed_with_identities_dates_and_days_left() {
     );
     assert_eq!(device.identity, Some(id("device-001")));
     assert_eq!(device.sans, ["URI:urn:tidegate:device:device-001"]);
-    assert_eq!(device.issuer, "O=Tidegate, CN=Tidegate CA");
+    let name = format!("O=Tidegate, CN=Tidegate CA {}", &site.authority.key_id()[..8]);
+    assert_eq!(device.issuer, name);
     assert_eq!(device.serial.len(), 32);
     assert_eq!(device.days_left(now()), 29);
     assert_eq!(device.days_left(now().plus(31 * DAY)), -2);

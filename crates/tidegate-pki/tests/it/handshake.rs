@@ -4,7 +4,6 @@ use crate::support::{DAY, Site, handshake, handshake_as, id, now};
 use std::path::PathBuf;
 use tidegate_envelope::principal::{Principal, Role};
 use tidegate_envelope::reason::Reason;
-use tidegate_pki::authority::Authority;
 use tidegate_pki::profile::Profile;
 use tidegate_pki::tls::{classify, classify_as_client, client_config, server_config};
 
@@ -49,7 +48,7 @@ fn client_without_certificate_is_refused_where_one_is_asked_for_and_welcome_else
 #[test]
 fn certificate_of_another_ca_with_the_same_name_is_refused() {
     let site = Site::new();
-    let other = Authority::generate(now()).unwrap();
+    let other = site.authority.impostor(now()).unwrap();
     let forged = other.issue(&Profile::device(id("device-001")), now()).unwrap();
     forged.write(site.folder(), "forged", false).unwrap();
     let identity = site.identity("forged");

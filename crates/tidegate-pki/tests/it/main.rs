@@ -3,6 +3,10 @@
 
 mod files;
 mod handshake;
+mod ledger;
 mod openssl;
+mod parts;
+mod requests;
 mod revocation;
+mod rotation;
 mod support;

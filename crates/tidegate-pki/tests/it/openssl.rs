@@ -8,13 +8,13 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
-use tidegate_pki::authority::Revoked;
+use tidegate_pki::authority::{RevocationReason, Revoked};
 use tidegate_pki::profile::Profile;
 use tidegate_pki::tls::server_config;
 use tidegate_pki::{identity, inspect};
 
 /// Standard output and error of `openssl`, and whether it succeeded.
-fn openssl(arguments: &[&str]) -> (bool, String) {
+pub(crate) fn openssl(arguments: &[&str]) -> (bool, String) {
     let output = Command::new("openssl")
         .args(arguments)
         .stdin(Stdio::null())
@@ -27,7 +27,7 @@ fn openssl(arguments: &[&str]) -> (bool, String) {
 }
 
 #[track_caller]
-fn check(arguments: &[&str], success: bool, expected: &[&str]) {
+pub(crate) fn check(arguments: &[&str], success: bool, expected: &[&str]) {
     let (succeeded, text) = openssl(arguments);
     assert_eq!(succeeded, success, "openssl {arguments:?}: {text}");
     for part in expected {
@@ -123,7 +123,11 @@ fn openssl_refuses_an_expired_a_revoked_and_a_foreign_certificate() {
     let serial = identity::leaf(&inspect::certificate(&site.path("lost.pem")).unwrap().der)
         .unwrap()
         .serial;
-    let revoked = Revoked { serial, since: now() };
+    let revoked = Revoked {
+        serial,
+        since: now(),
+        reason: Some(RevocationReason::KeyCompromise),
+    };
     let list = site
         .authority
         .revocation_list(1, &[revoked], now().minus(DAY), 2 * DAY)
@@ -131,6 +135,11 @@ fn openssl_refuses_an_expired_a_revoked_and_a_foreign_certificate() {
     fs::write(site.path("crl.pem"), list).unwrap();
     let at = |name: &str| site.path(name).to_str().unwrap().to_owned();
     let (ca, crl) = (at("ca.pem"), at("crl.pem"));
+    check(
+        &["crl", "-in", &crl, "-CAfile", &ca, "-noout", "-text"],
+        true,
+        &["verify OK", "Key Compromise", "X509v3 Authority Key Identifier"],
+    );
     check(
         &["verify", "-CAfile", &ca, &at("old.pem")],
         false,

@@ -28,6 +28,7 @@ fn write_list(site: &Site, name: &str, number: u64, revoked: &[Vec<u8>]) {
         .map(|serial| Revoked {
             serial: serial.clone(),
             since: now().minus(DAY),
+            reason: None,
         })
         .collect();
     let list = site
@@ -97,8 +98,9 @@ fn client_of_version(site: &Site, version: &'static rustls::SupportedProtocolVer
 #[test]
 fn list_that_is_empty_junk_foreign_expired_or_early_is_refused() {
     let (site, serial) = site_with_device();
-    let ca = inspect::certificate(&site.path("ca.pem")).unwrap().der;
-    let other = Authority::generate(now()).unwrap();
+    let ca = inspect::bundle(&site.path("ca.pem")).unwrap();
+    let other = site.authority.impostor(now()).unwrap();
+    let stranger = Authority::generate(now()).unwrap();
     let list = |ca: &Authority, from, life| ca.revocation_list(1, &[], from, life).unwrap();
     let cases = [
         (String::new(), "holds no revocation list"),
@@ -108,6 +110,7 @@ fn list_that_is_empty_junk_foreign_expired_or_early_is_refused() {
             "holds no revocation list",
         ),
         (list(&other, now().minus(DAY), 2 * DAY), "did not sign"),
+        (list(&stranger, now().minus(DAY), 2 * DAY), "did not sign"),
         (list(&site.authority, now().minus(2 * DAY), DAY), "in force only"),
         (list(&site.authority, now().plus(DAY), DAY), "in force only"),
     ];
@@ -124,14 +127,14 @@ fn list_that_is_empty_junk_foreign_expired_or_early_is_refused() {
     fs::remove_file(site.path("crl.pem")).unwrap();
     assert!(matches!(
         crl::read(&site.path("crl.pem"), &ca, now()),
-        Err(CrlError::File(_))
+        Err(CrlError::Absent { .. })
     ));
 }
 
 #[test]
 fn newest_list_of_a_file_counts_and_one_bad_list_spoils_it() {
     let (site, serial) = site_with_device();
-    let ca = inspect::certificate(&site.path("ca.pem")).unwrap().der;
+    let ca = inspect::bundle(&site.path("ca.pem")).unwrap();
     write_list(&site, "old.pem", 255, &[]);
     write_list(&site, "new.pem", 256, std::slice::from_ref(&serial));
     let read = |name: &str| fs::read_to_string(site.path(name)).unwrap();
@@ -140,11 +143,14 @@ fn newest_list_of_a_file_counts_and_one_bad_list_spoils_it() {
         read("new.pem") + &read("old.pem"),
     ] {
         fs::write(site.path("crl.pem"), text).unwrap();
-        let newest = crl::read(&site.path("crl.pem"), &ca, now()).unwrap();
+        let read = crl::read(&site.path("crl.pem"), &ca, now()).unwrap();
+        let [newest] = &read[..] else { panic!("{read:?}") };
         assert!(newest.revokes(&serial));
         assert_eq!(newest.number, [1, 0]);
     }
-    let other = Authority::generate(now())
+    let other = site
+        .authority
+        .impostor(now())
         .unwrap()
         .revocation_list(300, &[], now().minus(DAY), 2 * DAY)
         .unwrap();

@@ -7,9 +7,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn page_is_served_at_both_of_its_paths() {
+async fn page_is_served_at_each_of_its_paths() {
     let server = start().await;
-    for path in ["/", "/dashboard", "/index.html"] {
+    for path in [
+        "/",
+        "/dashboard",
+        "/certificates",
+        "/certificates?state=expiring",
+        "/index.html",
+    ] {
         let answer = get(server.page, path).await;
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("content-type"), Some("text/html; charset=utf-8"));
@@ -86,6 +92,8 @@ async fn paths_that_climb_find_nothing() {
         "//etc/passwd",
         "/assets/",
         "/nowhere.html",
+        "/certificates/",
+        "/certificates/x",
     ] {
         assert_eq!(get(server.page, path).await.status, 404, "{path}");
     }

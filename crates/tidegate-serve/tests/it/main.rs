@@ -5,5 +5,6 @@
 mod compatible;
 mod doors;
 mod http;
+mod identity;
 mod stream;
 mod support;

@@ -28,7 +28,7 @@ async fn hello_holds_the_whole_state() {
     assert_eq!(hello["type"], "hello");
     assert_eq!(
         (&hello["version"], &hello["level"], &hello["demo"]),
-        (&1.into(), &"ai".into(), &true.into())
+        (&2.into(), &"ai".into(), &true.into())
     );
     assert_eq!(
         hello["totals"],

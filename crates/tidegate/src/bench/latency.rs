@@ -43,10 +43,16 @@ pub(crate) async fn run(options: Options, mut progress: impl FnMut(usize)) -> Re
     let rig = Rig::new(options.devices, 100_000)?;
     let (mut p50, mut p99, mut most, mut lost, mut messages) = (vec![], vec![], vec![], 0, 0);
     for round in 0..options.rounds {
-        let mut latencies = one_round(&rig, options).await?;
-        lost += latencies.iter().filter(|latency| latency.is_none()).count() as u64;
-        messages += latencies.len() as u64;
-        let mut seen: Vec<f64> = latencies.drain(..).flatten().collect();
+        let part = rig.start_tidegate(&["up", "--level", "ai"])?;
+        let samples = measure(&rig, options).await?;
+        drop(part);
+        rig.forget_data()?;
+        lost += samples
+            .iter()
+            .filter(|sample| sample.latency_ms.is_none())
+            .count() as u64;
+        messages += samples.len() as u64;
+        let mut seen: Vec<f64> = samples.iter().filter_map(|sample| sample.latency_ms).collect();
         seen.sort_by(f64::total_cmp);
         p50.push(percentile(&seen, 0.5));
         p99.push(percentile(&seen, 0.99));
@@ -86,9 +92,17 @@ impl Report {
     }
 }
 
-/// Milliseconds of each message; none for one that never came.
-async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
-    let part = rig.start_tidegate(&["up", "--level", "ai"])?;
+/// One message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sample {
+    /// None for one that was never sent.
+    pub(super) sent: Option<Instant>,
+    /// None for one that never came.
+    pub(super) latency_ms: Option<f64>,
+}
+
+/// One round with the Tidegate that runs: each message in the order of sending.
+pub(super) async fn measure(rig: &Rig, options: Options) -> Result<Vec<Sample>> {
     let port = rig.config.listen.events_port.context("no event stream")?;
     let (mut events, _) = tokio_tungstenite::connect_async(format!("ws://localhost:{port}")).await?;
     let each = u64::from(options.per_s * options.seconds / options.devices);
@@ -154,9 +168,11 @@ async fn one_round(rig: &Rig, options: Options) -> Result<Vec<Option<f64>>> {
         bail!("not every message was acknowledged");
     }
     let latencies = receive.await?;
-    drop(part);
-    rig.forget_data()?;
-    Ok(latencies)
+    let sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+    let samples = sent.iter().zip(latencies);
+    Ok(samples
+        .map(|(&sent, latency_ms)| Sample { sent, latency_ms })
+        .collect())
 }
 
 /// Carries the running number in a value that the compatible event shows.

@@ -3,13 +3,13 @@
 //! It speaks through the packet codec alone, so that it takes as little of the two cores as it
 //! can; every message is signed when it is sent, as a device would.
 
+use super::link::Link;
 use crate::clock;
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::types::{Publish, QoS};
-use rmqtt_codec::v3::{Codec, Connect, ConnectAckReason, Packet};
+use rmqtt_codec::v3::Packet;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,15 +18,10 @@ use tidegate_envelope::id::{MessageDeviceId, Sequence};
 use tidegate_envelope::json_v1::{self, Draft};
 use tidegate_envelope::key::MacKey;
 use tidegate_envelope::reading::Channels;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
-use tokio_util::codec::{Decoder, Encoder};
 
-/// Largest packet that the generator reads.
-const LARGEST_PACKET_BYTES: u32 = 1 << 16;
+/// Devices that publish all the time need no keep-alive; this one is never used up.
+const KEEP_ALIVE_S: u16 = 60;
 
 /// One publishing device.
 pub(super) struct Device {
@@ -51,9 +46,7 @@ pub(super) struct Plan {
 /// An open connection of one device.
 pub(super) struct Connection {
     device: Device,
-    stream: TlsStream<TcpStream>,
-    codec: Codec,
-    incoming: BytesMut,
+    link: Link,
     sequence: u64,
 }
 
@@ -63,38 +56,15 @@ pub(super) type Values = fn(number: u64) -> Channels;
 impl Connection {
     /// Connects with the device's certificate.
     pub(super) async fn open(port: u16, device: Device) -> Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port))
+        let client_id = format!("load-{}", device.id);
+        let link = Link::open(port, &device.tls, &client_id, KEEP_ALIVE_S)
             .await
-            .context("cannot connect")?;
-        stream.set_nodelay(true)?;
-        let name = ServerName::try_from("localhost")?;
-        let stream = TlsConnector::from(Arc::clone(&device.tls))
-            .connect(name, stream)
-            .await
-            .with_context(|| format!("{}: no TLS connection", device.id))?;
-        let codec = Codec::new(LARGEST_PACKET_BYTES);
-        let mut connection = Self {
+            .with_context(|| device.id.clone())?;
+        Ok(Self {
             device,
-            stream,
-            codec,
-            incoming: BytesMut::new(),
+            link,
             sequence: 0,
-        };
-        let connect = Connect {
-            clean_session: true,
-            keep_alive: 60,
-            client_id: format!("load-{}", connection.device.id).into(),
-            ..Connect::default()
-        };
-        let mut out = BytesMut::new();
-        connection.encode(Packet::Connect(Box::new(connect)), &mut out)?;
-        connection.stream.write_all(&out).await?;
-        match connection.receive().await? {
-            Packet::ConnectAck(ack) if ack.return_code == ConnectAckReason::ConnectionAccepted => {
-                Ok(connection)
-            }
-            other => bail!("{}: the broker answers {other:?}", connection.device.id),
-        }
+        })
     }
 
     /// Publishes by `plan`; counts acknowledgements as they come.
@@ -126,7 +96,7 @@ impl Connection {
                 }
             }
             if !out.is_empty() {
-                self.stream.write_all(&out).await?;
+                self.link.write(&out).await?;
                 out.clear();
             }
             let wait_until_next = remaining > 0 && in_flight < plan.window;
@@ -164,11 +134,16 @@ impl Connection {
             payload: Bytes::from(payload),
             properties: None,
         };
-        self.encode(Packet::Publish(Box::new(publish)), out)
+        self.link.encode(Packet::Publish(Box::new(publish)), out)
     }
 
     async fn receive_acknowledgements(&mut self) -> Result<usize> {
-        match self.receive().await? {
+        match self
+            .link
+            .receive()
+            .await
+            .with_context(|| self.device.id.clone())?
+        {
             Packet::PublishAck { .. } => Ok(1),
             other => bail!("{}: the broker sends {other:?}", self.device.id),
         }
@@ -176,34 +151,9 @@ impl Connection {
 
     fn buffered_acknowledgements(&mut self) -> Result<usize> {
         let mut count = 0;
-        while let Some(packet) = self.decode()? {
+        while let Some(packet) = self.link.decode()? {
             count += usize::from(matches!(packet, Packet::PublishAck { .. }));
         }
         Ok(count)
-    }
-
-    /// The next packet. Nothing is lost when this is dropped while it waits.
-    async fn receive(&mut self) -> Result<Packet> {
-        loop {
-            if let Some(packet) = self.decode()? {
-                return Ok(packet);
-            }
-            if self.stream.read_buf(&mut self.incoming).await? == 0 {
-                bail!("{}: the broker closed the connection", self.device.id);
-            }
-        }
-    }
-
-    fn decode(&mut self) -> Result<Option<Packet>> {
-        let decoded = self.codec.decode(&mut self.incoming);
-        decoded
-            .map(|found| found.map(|(packet, _)| packet))
-            .map_err(|error| anyhow::anyhow!("{error}"))
-    }
-
-    fn encode(&mut self, packet: Packet, out: &mut BytesMut) -> Result<()> {
-        self.codec
-            .encode(packet, out)
-            .map_err(|error| anyhow::anyhow!("{error}"))
     }
 }

@@ -2,11 +2,14 @@
 
 use super::load::{Connection, Device};
 use crate::cli::Place;
+use crate::commands::configs;
 use crate::config::Config;
 use crate::devices::DevicesFile;
+use crate::level::Level;
 use crate::setup;
 use anyhow::{Context, Result, bail};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,6 +20,12 @@ use tidegate_store::totals::Totals;
 
 /// How long a part may take to start.
 const START_WITHIN: Duration = Duration::from_secs(60);
+
+/// Devices that are set up in one step: few enough for the step to be over within a second or so.
+const GROWTH: u32 = 40;
+
+/// How often it is tried to remove the folder.
+const REMOVALS: u32 = 20;
 
 /// A folder with certificates, keys and a registry.
 pub(super) struct Rig {
@@ -41,7 +50,8 @@ impl Rig {
         let ports = free_ports()?;
         let text = format!(
             "[listen]\nmqtt_port = {}\nmqtts_port = {}\npage_port = {}\nevents_port = {}\n\
-             compatible_events = true\n[verify]\nquota_per_s = {quota_per_s}\n",
+             compatible_events = true\n[verify]\nquota_per_s = {quota_per_s}\n\
+             [enroll]\nenabled = false\n",
             ports[0], ports[1], ports[2], ports[3]
         );
         std::fs::write(folder.join("tidegate.toml"), text)?;
@@ -58,6 +68,44 @@ impl Rig {
         })
     }
 
+    /// Sets up more devices, until there are `devices`, with a certificate each; says after each step
+    /// how many there are.
+    pub(super) async fn grow_to(&mut self, devices: u32, mut grown: impl FnMut(u32)) -> Result<()> {
+        while (self.registry.devices.len() as u64) < u64::from(devices) {
+            let place = Place {
+                dir: self.folder.clone(),
+                config: None,
+            };
+            let there = u32::try_from(self.registry.devices.len())?;
+            let wanted = devices.min(there.saturating_add(GROWTH));
+            setup::prepare(&place, Some(wanted))?;
+            // Between two steps this can be given up, but not within one: nothing may write on into a
+            // folder that is being removed.
+            tokio::task::yield_now().await;
+            self.registry = DevicesFile::load(&self.config.files.registry)?;
+            grown(wanted);
+        }
+        Ok(())
+    }
+
+    /// The devices, in the registry's order.
+    pub(super) fn device_ids(&self) -> impl Iterator<Item = &str> {
+        self.registry.devices.iter().map(|device| device.id.as_str())
+    }
+
+    /// Runs a command of `tidegate` to its end, which must be a good one.
+    pub(super) async fn run_tidegate(&self, arguments: &[&str]) -> Result<()> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = Command::new(program);
+        command.arg("--dir").arg(&self.folder).args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("`tidegate {}` fails: {}", arguments.join(" "), said.trim());
+        }
+        Ok(())
+    }
+
     /// Starts `tidegate` with these arguments, and waits until its broker listens, which comes last.
     pub(super) fn start_tidegate(&self, arguments: &[&str]) -> Result<Part> {
         let program = std::env::current_exe().context("cannot find this program")?;
@@ -68,6 +116,11 @@ impl Rig {
 
     /// Starts a stock Mosquitto from the written configuration of level `signed`.
     pub(super) fn start_mosquitto(&self) -> Result<Part> {
+        self.start_mosquitto_at(Level::Signed)
+    }
+
+    /// Starts a stock Mosquitto from the written configuration of `level`.
+    pub(super) fn start_mosquitto_at(&self, level: Level) -> Result<Part> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let written = Command::new(program)
             .arg("--dir")
@@ -80,7 +133,8 @@ impl Rig {
         }
         let mut command = Command::new("mosquitto");
         command
-            .args(["-c", "configs/mosquitto_signed.conf"])
+            .arg("-c")
+            .arg(format!("configs/{}", configs::file_name(level)))
             .current_dir(&self.folder)
             .stderr(Stdio::null());
         Part::start(command, self.config.listen.mqtts_port)
@@ -167,7 +221,13 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.folder));
+        // A command that was given up may still write for a moment.
+        for _ in 0..REMOVALS {
+            if std::fs::remove_dir_all(&self.folder).is_ok() || !self.folder.exists() {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
     }
 }
 
@@ -175,6 +235,8 @@ impl Part {
     fn start(mut command: Command, port: u16) -> Result<Self> {
         let child = command
             .stdout(Stdio::null())
+            // Ctrl-C in the terminal is for the benchmark alone, which ends this part when it is dropped.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {command:?}"))?;
         let mut part = Self { child };
@@ -198,17 +260,7 @@ impl Part {
 
     /// Processor time used so far, seconds (Linux: `/proc/<pid>/stat`, fields 14 and 15).
     pub(super) fn processor_s(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id()))?;
-        let after_name = stat.rsplit(')').next().context("no process state")?;
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|field| field.parse::<f64>().ok())
-                .unwrap_or(0.0)
-        };
-        // 100 ticks a second on every Linux that Rust supports.
-        Ok((ticks(11) + ticks(12)) / 100.0)
+        processor_s(&format!("/proc/{}/stat", self.id()))
     }
 
     /// Memory in use now, bytes (Linux: `VmRSS`).
@@ -228,6 +280,21 @@ impl Drop for Part {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Processor time in a `stat` file of a process or thread, seconds (fields 14 and 15).
+pub(super) fn processor_s(path: &str) -> Result<f64> {
+    let stat = std::fs::read_to_string(path)?;
+    let after_name = stat.rsplit(')').next().context("no process state")?;
+    let fields: Vec<&str> = after_name.split_whitespace().collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    // 100 ticks a second on every Linux that Rust supports.
+    Ok((ticks(11) + ticks(12)) / 100.0)
 }
 
 fn free_ports() -> Result<[u16; 4]> {

@@ -3,10 +3,14 @@
 use crate::cli::{LevelFlag, Place};
 use crate::config::Config;
 use crate::devices::DevicesFile;
-use crate::{runtime, setup};
+use crate::reload::complaints::Complaints;
+use crate::reload::registry::{Follower, RegistryReload, Segments};
+use crate::reload::tls::InUse;
+use crate::reload::watch::Files;
+use crate::runtime::{self, Identity};
+use crate::setup;
 use anyhow::{Context, Result};
 use clap::Args;
-use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tidegate_broker::{
@@ -14,8 +18,8 @@ use tidegate_broker::{
     TopicPattern, TopicRules, Transport,
 };
 use tidegate_envelope::id::DeviceId;
-use tidegate_pki::tls::{ClientAuth, ServerTls, server_config};
 use tidegate_verify::registry::TopicShape;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Run the MQTT broker alone
@@ -41,30 +45,50 @@ impl Broker {
         for line in made {
             anstream::println!("made {line}");
         }
-        let registry = DevicesFile::load(&config.files.registry)?.registry(&config)?;
-        runtime::tokio_runtime()?.block_on(async {
-            let segments: HashMap<_, _> = registry
-                .devices()
-                .iter()
-                .map(|device| (device.id.clone(), device.topic_segment.to_string()))
-                .collect();
-            let segment = move |id: &DeviceId| segments.get(id).cloned();
-            let broker = broker_config(&config, registry.topics(), segment)?;
-            let broker =
-                MqttBroker::bind(broker, Arc::new(PassThrough)).with_context(|| cannot_listen(&config))?;
-            anstream::println!(
-                "Broker at level {} on {}; Ctrl-C to stop",
-                config.level,
-                config.mqtt_listener()
-            );
-            let stop = CancellationToken::new();
-            let running = tokio::spawn(broker.run(stop.clone()));
-            runtime::asked_to_stop().await?;
-            stop.cancel();
-            running.await?;
-            Ok(ExitCode::SUCCESS)
-        })
+        runtime::raise_open_files();
+        runtime::tokio_runtime()?.block_on(serve(&config))?;
+        Ok(ExitCode::SUCCESS)
     }
+}
+
+async fn serve(config: &Config) -> Result<()> {
+    let (read_registry, read) = (
+        Files::now(vec![config.files.registry.clone()]),
+        InUse::files(config),
+    );
+    let registry = DevicesFile::load(&config.files.registry)?.registry(config)?;
+    let in_use = InUse::load(config, false)?;
+    let segments = Segments::of(&registry);
+    let lookup = segments.clone();
+    let segment = move |id: &DeviceId| lookup.find(id);
+    let broker = broker_config(config, registry.topics(), segment, in_use.as_ref())?;
+    drop(registry);
+    let broker = MqttBroker::bind(broker, Arc::new(PassThrough)).with_context(|| cannot_listen(config))?;
+    let handle = broker.handle();
+
+    let (stop, mut tasks, complaints) = (CancellationToken::new(), JoinSet::new(), Complaints::new(None));
+    let follower = Follower::Broker(segments, handle.clone());
+    let reload = RegistryReload::new(config, follower, read_registry, complaints.clone())?;
+    tasks.spawn(reload.run(stop.clone()));
+    let identity = Identity {
+        in_use,
+        read,
+        broker: Some(handle),
+        enrollment: None,
+    };
+    identity.spawn(config, None, complaints, &mut tasks, &stop)?;
+    anstream::println!(
+        "Broker at level {} on {}; Ctrl-C to stop",
+        config.level,
+        config.mqtt_listener()
+    );
+    tasks.spawn(broker.run(stop.clone()));
+    let asked = runtime::asked_to_stop().await;
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended?;
+    }
+    asked
 }
 
 /// A gate that leaves the messages to whoever subscribes.
@@ -99,22 +123,16 @@ pub(crate) fn broker_config(
     config: &Config,
     topics: &TopicShape,
     segment: impl Fn(&DeviceId) -> Option<String> + Send + Sync + 'static,
+    in_use: Option<&InUse>,
 ) -> Result<BrokerConfig> {
     let level = config.level;
-    let at = |file: &str| config.files.certs.join(file);
-    let tls = if level.has_tls() {
-        let client_auth = level.has_client_certificates().then(|| ClientAuth {
-            ca: at("ca.pem"),
-            crl: None,
-        });
-        let files = ServerTls {
-            certificate: at("server.pem"),
-            key: at("server-key.pem"),
-            client_auth,
-        };
-        Some(server_config(&files).context("cannot use the server's certificate")?)
-    } else {
-        None
+    let tls = match in_use {
+        Some(in_use) if level.has_tls() => Some(
+            in_use
+                .broker_tls()
+                .context("cannot use the server's certificate")?,
+        ),
+        _ => None,
     };
     let access = if level.has_client_certificates() {
         Access::Certificates(Arc::new(TopicRules {

@@ -1,30 +1,29 @@
 //! `tidegate check`: is everything in order?
 
+mod handshake;
+mod identity;
+
 use crate::cli::{LevelFlag, Place};
+use crate::clock;
 use crate::config::Config;
 use crate::devices::{self, DevicesFile};
-use crate::{clock, setup};
 use anyhow::Result;
 use clap::Args;
 use owo_colors::OwoColorize;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::ExitCode;
 use tidegate_detect::model::Model;
 use tidegate_envelope::time::Timestamp;
-use tidegate_pki::files;
-use tidegate_pki::inspect;
 use tidegate_store::reader::Reader;
 
-/// Certificates that end sooner are pointed out.
-const SOON_DAYS: i64 = 30;
 /// 2026-01-01: no clock can be right and before this program was written.
 const WRITTEN: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
 
-/// Check configuration, certificates, keys, registry, clock, ports and database
+/// Check configuration, certificates, revocation lists, TLS, keys, registry, clock, ports and database
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 when nothing is wrong. Every finding names its fix.
-A port in use is only a note: a running Tidegate uses it.")]
+A port in use is only a note: a running Tidegate uses it. TLS is tried for real: with the broker
+that runs, or over loopback with the files that it would use.")]
 pub(crate) struct Check {
     #[command(flatten)]
     level: LevelFlag,
@@ -75,7 +74,7 @@ impl Check {
             Ok(()) => findings.right("level", config.level.name()),
             Err(error) => findings.wrong("level", &error.to_string()),
         }
-        certificates(&config, &mut findings);
+        identity::check(&config, &mut findings);
         keys(&config, &mut findings);
         registry(&config, &mut findings);
         clock_and_database(&config, &mut findings);
@@ -87,62 +86,6 @@ impl Check {
         }
         anstream::println!("\nNothing is wrong.");
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn certificates(config: &Config, findings: &mut Findings) {
-    let now = clock::now();
-    let list = match inspect::list(&config.files.certs) {
-        Ok(list) => list,
-        Err(error) => return findings.wrong("certificates", &format!("{error}; run `tidegate certs init`")),
-    };
-    let mut valid = 0;
-    for found in list {
-        let info = match found {
-            Ok(info) => info,
-            Err(error) => {
-                findings.wrong("certificates", &error.to_string());
-                continue;
-            }
-        };
-        let shown = info.path.display();
-        let name = info.path.file_stem().unwrap_or_default().to_string_lossy();
-        let days = info.days_left(now);
-        if !info.is_valid(now) {
-            let fix =
-                format!("{shown} expired or is not valid yet; run `tidegate certs issue {name} --force`");
-            findings.wrong("certificates", &fix);
-        } else if days < SOON_DAYS {
-            findings.note("certificates", &format!("{shown} expires in {days} days"));
-        } else {
-            valid += 1;
-        }
-        key_file(&config.files.certs.join(format!("{name}-key.pem")), findings);
-    }
-    for needed in ["ca", setup::SERVER, setup::GATEWAY] {
-        let path = config.files.certs.join(format!("{needed}.pem"));
-        if !path.exists() {
-            findings.wrong(
-                "certificates",
-                &format!("{} is missing; run `tidegate certs init`", path.display()),
-            );
-        }
-    }
-    findings.right(
-        "certificates",
-        &format!("{valid} valid in {}", config.files.certs.display()),
-    );
-    findings.right(
-        "key exchange",
-        "X25519MLKEM768 preferred, X25519 for older clients",
-    );
-}
-
-fn key_file(path: &Path, findings: &mut Findings) {
-    if path.exists()
-        && let Err(error) = files::read_key(path)
-    {
-        findings.wrong("keys", &error.to_string());
     }
 }
 
@@ -250,16 +193,21 @@ fn ports(config: &Config, findings: &mut Findings) {
         ("events port", config.events_listener()),
     ];
     for (what, address) in listeners {
-        let Some(address) = address else { continue };
-        match TcpListener::bind(address) {
-            Ok(_) => findings.right(what, &format!("{address} is free")),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                findings.note(
-                    what,
-                    &format!("{address} is in use, by a running Tidegate or another program"),
-                );
-            }
-            Err(error) => findings.wrong(what, &format!("cannot listen on {address}: {error}")),
+        if let Some(address) = address {
+            port(what, address, findings);
         }
+    }
+}
+
+fn port(what: &str, address: SocketAddr, findings: &mut Findings) {
+    match TcpListener::bind(address) {
+        Ok(_) => findings.right(what, &format!("{address} is free")),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            findings.note(
+                what,
+                &format!("{address} is in use, by a running Tidegate or another program"),
+            );
+        }
+        Err(error) => findings.wrong(what, &format!("cannot listen on {address}: {error}")),
     }
 }

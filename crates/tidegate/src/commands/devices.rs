@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tidegate_envelope::id::DeviceId;
+use tidegate_pki::ledger::How;
 use tidegate_pki::profile::Profile;
 
 use super::{Format, table};
@@ -139,10 +140,9 @@ impl Add {
         // Checks names and duplicates before anything is written.
         file.registry(&config)?;
         // First, because a running Tidegate lets it in as soon as the registry says so.
-        let authority = setup::authority(&config, &mut Vec::new())?;
         if !config.files.certs.join(format!("{id}.pem")).exists() {
             let profile = Profile::device(DeviceId::new(&id)?);
-            let path = setup::issue(&authority, &config.files.certs, &id, &profile, false)?;
+            let path = setup::Ca::open(&config)?.issue(&id, &profile, How::Issued, false)?;
             anstream::println!("issued {}", path.display());
         }
         file.save(&config.files.registry)?;

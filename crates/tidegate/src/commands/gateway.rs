@@ -2,16 +2,23 @@
 
 use crate::cli::{LevelFlag, Place};
 use crate::config::Config;
-use crate::runtime::{self, Runtime};
+use crate::enrollment::{Enrollment, Wanted};
+use crate::pipeline::Pipeline;
+use crate::reload::complaints::{Complaints, Subject};
+use crate::reload::tls::InUse;
+use crate::reload::watch::{Cause, Files, Watch};
+use crate::runtime::{self, Identity, Runtime};
 use crate::{setup, training};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rumqttc::{MqttOptions, TlsConfiguration, Transport};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
-use tidegate_broker::subscriber::{self, Watch};
+use tidegate_broker::subscriber;
 use tidegate_pki::tls::{ClientTls, client_config};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Verify, store, detect and show what another broker delivers
@@ -63,49 +70,124 @@ impl Gateway {
         if config.level.has_detection() {
             training::first_model(place, &config)?;
         }
+        runtime::raise_open_files();
         runtime::tokio_runtime()?.block_on(self.serve(&config))?;
         Ok(ExitCode::SUCCESS)
     }
 
     async fn serve(self, config: &Config) -> Result<()> {
+        let files = Files::now(self.broker.files(config, setup::GATEWAY)?);
         let address = self.broker.address(config, setup::GATEWAY)?;
+        let wanted = Wanted::of(config, false);
+        let read = InUse::files(config);
+        // Only the enrolment service is a TLS server here.
+        let in_use = if wanted.is_wanted() {
+            InUse::load(config, true)?
+        } else {
+            None
+        };
         let runtime = Runtime::start(config, false).await?;
-        let shown = format!("{}:{}", address.host, address.port);
+        let enrollment = Enrollment::open(config, wanted, &runtime.pipeline, in_use.as_ref()).await?;
         anstream::println!("Gateway at level {}", config.level);
         anstream::println!("  page     http://localhost:{}", runtime.page.port());
         if let Some(events) = runtime.events {
             anstream::println!("  events   ws://localhost:{}", events.port());
         }
+        if let Some(enrollment) = &enrollment {
+            anstream::println!("  enrol    https://localhost:{}", enrollment.address.port());
+        }
         anstream::println!("Ctrl-C to stop\n");
 
-        let mut options = MqttOptions::new("tidegate-gateway", (address.host.as_str(), address.port));
-        if let Some(tls) = address.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-        }
-        let stop = CancellationToken::new();
-        let (pipeline, filter, stopping) = (
-            Arc::new(runtime.pipeline.clone()),
-            runtime.registry.topics().filter(),
-            stop.clone(),
-        );
-        let open = runtime.open();
-        let mut subscribed = tokio::spawn(async move {
-            let mut watch = Say { broker: shown };
-            subscriber::run(options, &filter, &pipeline, stopping, &mut watch).await
-        });
-        let ended = tokio::select! {
-            asked = runtime::asked_to_stop() => {
-                asked?;
-                stop.cancel();
-                subscribed.await?
-            }
-            ended = &mut subscribed => ended?,
+        let subscription = Subscription {
+            flags: self.broker,
+            config: config.clone(),
+            filter: runtime.registry.topics().filter(),
+            pipeline: Arc::new(runtime.pipeline.clone()),
+            files: Watch::new(files)?,
+            complaints: runtime.complaints(),
         };
+        let open = runtime.open(Identity {
+            in_use,
+            read,
+            broker: None,
+            enrollment,
+        })?;
+        let ended = subscription.run(address).await;
         anstream::eprintln!("\nStopping; committing what has arrived …");
         tokio::time::timeout(runtime::STOP_WITHIN, open.finish())
             .await
             .context("did not stop within 10 s")??;
-        Ok(ended?)
+        ended
+    }
+}
+
+/// The subscription at the other broker, made anew with changed certificates.
+struct Subscription {
+    flags: BrokerFlags,
+    config: Config,
+    filter: String,
+    pipeline: Arc<Pipeline>,
+    files: Watch,
+    complaints: Complaints,
+}
+
+impl Subscription {
+    /// Until somebody asks for an end, or the broker refuses this gateway for good.
+    async fn run(mut self, mut address: BrokerAddress) -> Result<()> {
+        let mut asked = pin!(runtime::asked_to_stop());
+        loop {
+            let stop = CancellationToken::new();
+            let mut subscribed = self.subscribe(address, stop.clone());
+            address = tokio::select! {
+                asked = &mut asked => {
+                    asked?;
+                    stop.cancel();
+                    return Ok(subscribed.await??);
+                }
+                ended = &mut subscribed => return Ok(ended??),
+                changed = self.changed() => changed,
+            };
+            // The broker keeps what comes in between.
+            stop.cancel();
+            subscribed.await??;
+        }
+    }
+
+    fn subscribe(
+        &self,
+        address: BrokerAddress,
+        stop: CancellationToken,
+    ) -> JoinHandle<Result<(), subscriber::Refused>> {
+        let shown = format!("{}:{}", address.host, address.port);
+        let mut options = MqttOptions::new("tidegate-gateway", (address.host.as_str(), address.port));
+        if let Some(tls) = address.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+        }
+        let (pipeline, filter) = (Arc::clone(&self.pipeline), self.filter.clone());
+        tokio::spawn(async move {
+            let mut watch = Say { broker: shown };
+            subscriber::run(options, &filter, &pipeline, stop, &mut watch).await
+        })
+    }
+
+    /// Waits for other certificates that can be used.
+    async fn changed(&mut self) -> BrokerAddress {
+        loop {
+            if self.files.next().await == Cause::Asked {
+                continue;
+            }
+            match self.flags.address(&self.config, setup::GATEWAY) {
+                Ok(address) => {
+                    self.complaints.settle(Subject::ClientCertificate);
+                    anstream::println!("Took the changed certificates; subscribing again with them");
+                    return address;
+                }
+                Err(error) => {
+                    let why = format!("{error:#}");
+                    self.complaints.complain(Subject::ClientCertificate, &why);
+                }
+            }
+        }
     }
 }
 
@@ -114,7 +196,7 @@ struct Say {
     broker: String,
 }
 
-impl Watch for Say {
+impl subscriber::Watch for Say {
     fn connected(&mut self) {
         anstream::println!("Subscribed to {}", self.broker);
     }
@@ -125,16 +207,52 @@ impl Watch for Say {
 }
 
 impl BrokerFlags {
+    /// Whether it is the broker of this machine, with the certificates in certs/.
+    pub(crate) fn is_own(&self) -> bool {
+        self.broker.is_none() && self.ca.is_none() && self.cert.is_none()
+    }
+
     /// The broker's address; TLS with the certificate `identity` where the level asks for it.
     pub(crate) fn address(&self, config: &Config, identity: &str) -> Result<BrokerAddress> {
-        let (tls, host, port) = match &self.broker {
-            Some(url) => parse(url)?,
-            None => (
+        let (tls, host, port) = self.place(config)?;
+        let tls = if tls {
+            let files = self.client_tls(config, identity);
+            Some(client_config(&files).context("cannot use the certificates")?)
+        } else {
+            None
+        };
+        Ok(BrokerAddress { host, port, tls })
+    }
+
+    /// The files that [`address`](Self::address) reads.
+    fn files(&self, config: &Config, identity: &str) -> Result<Vec<PathBuf>> {
+        let (tls, ..) = self.place(config)?;
+        let mut files = Vec::new();
+        if tls {
+            let ClientTls { ca, identity } = self.client_tls(config, identity);
+            files.push(ca);
+            files.extend(
+                identity
+                    .into_iter()
+                    .flat_map(|(certificate, key)| [certificate, key]),
+            );
+        }
+        Ok(files)
+    }
+
+    /// Whether with TLS, and where.
+    fn place(&self, config: &Config) -> Result<(bool, String, u16)> {
+        match &self.broker {
+            Some(url) => parse(url),
+            None => Ok((
                 config.level.has_tls(),
                 "localhost".to_owned(),
                 config.mqtt_listener().port(),
-            ),
-        };
+            )),
+        }
+    }
+
+    fn client_tls(&self, config: &Config, identity: &str) -> ClientTls {
         let at = |file: String| config.files.certs.join(file);
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
@@ -143,13 +261,8 @@ impl BrokerFlags {
             }
             _ => None,
         };
-        let tls = if tls {
-            let ca = self.ca.clone().unwrap_or_else(|| at("ca.pem".into()));
-            Some(client_config(&ClientTls { ca, identity }).context("cannot use the certificates")?)
-        } else {
-            None
-        };
-        Ok(BrokerAddress { host, port, tls })
+        let ca = self.ca.clone().unwrap_or_else(|| at("ca.pem".into()));
+        ClientTls { ca, identity }
     }
 }
 

@@ -2,15 +2,20 @@
 
 use super::gateway::BrokerFlags;
 use crate::cli::{LevelFlag, Place};
+use crate::config::Config;
 use crate::demo::{Manner, SimulatedSensor, Tag, Time};
-use crate::devices::{DevicesFile, MessageFormat};
-use crate::runtime;
+use crate::devices::{DeviceEntry, DevicesFile, MessageFormat};
+use crate::{clock, runtime};
 use anyhow::{Result, bail};
 use clap::Args;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
+use tidegate_device::enrollment::{IdentityFiles, Server};
 use tidegate_device::publisher::BrokerAddress;
+use tidegate_device::renewal::RenewalConfig;
 use tidegate_device::simulator::FaultKind;
+use tidegate_envelope::id::DeviceId;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -22,8 +27,12 @@ use tokio_util::sync::CancellationToken;
   tidegate sensor --device device-001 --fault slow-drift
   tidegate sensor --device device-001 --tag short --time echo
   tidegate sensor --broker mqtts://broker.example:8883 --ca ca.pem --device device-001
+  tidegate sensor --broker mqtts://broker.example:8883 --device device-001 --renew broker.example:8443
 
-Each device uses its own certificate and key from here, and keeps its counters in data/publishers.")]
+Each device uses its own certificate and key from here, and keeps its counters in data/publishers.
+With --renew it exchanges them for new ones at two thirds of the certificate's life, and goes on
+without losing a message; `tidegate certs enroll` fetches the first one. The CA in certs/ is kept
+up to date in the same way.")]
 pub(crate) struct Sensor {
     #[command(flatten)]
     level: LevelFlag,
@@ -47,6 +56,10 @@ pub(crate) struct Sensor {
     /// How much of its MAC a cose-v1 message carries
     #[arg(long, value_enum, default_value_t)]
     tag: Tag,
+    /// Renew certificates in time at this gateway's enrolment service [default: the one of this
+    /// machine, where [enroll] in tidegate.toml turns it on]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["ca", "cert", "key"])]
+    renew: Option<Server>,
     /// Where the sensors have their time from
     #[arg(long, value_enum, default_value_t)]
     time: Time,
@@ -69,6 +82,12 @@ impl Sensor {
                 ),
             },
         };
+        if self.renew.is_some() && !config.level.has_client_certificates() {
+            bail!(
+                "the level {} has no client certificates to renew: leave --renew out, or take --level mtls",
+                config.level
+            );
+        }
         let registry = DevicesFile::load(&config.files.registry)?;
         let mut entries = Vec::new();
         for id in &self.device {
@@ -95,7 +114,11 @@ impl Sensor {
                     tag: self.tag,
                     time: self.time,
                 };
-                let sensor = SimulatedSensor::open(&config, entry, broker, manner)?;
+                let renewal = self.renewal(&config, entry)?;
+                if renewal.is_some() && broker.tls.is_none() {
+                    bail!("a certificate is used with TLS only: write mqtts:// in --broker, or leave --renew out");
+                }
+                let sensor = SimulatedSensor::open_renewing(&config, entry, broker, manner, renewal)?;
                 let (faults, receiver) = mpsc::channel(1);
                 if let Some(kind) = &fault {
                     faults.send((kind.clone(), u32::MAX)).await?;
@@ -123,5 +146,25 @@ impl Sensor {
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    /// How a device's certificate is renewed, where it is: at the service that was named, or at the
+    /// one of this machine where the configuration turns it on.
+    fn renewal(&self, config: &Config, entry: &DeviceEntry) -> Result<Option<RenewalConfig>> {
+        let port = config.enroll.port;
+        let own = config.enroll.enabled == Some(true)
+            && port != 0
+            && config.level.has_client_certificates()
+            && self.broker.is_own();
+        let server = match &self.renew {
+            Some(server) => server.clone(),
+            None if own => Server {
+                host: "localhost".into(),
+                port,
+            },
+            None => return Ok(None),
+        };
+        let files = IdentityFiles::new(&config.files.certs, &DeviceId::new(&entry.id)?)?;
+        Ok(Some(RenewalConfig::new(server, files, Arc::new(clock::now))))
     }
 }

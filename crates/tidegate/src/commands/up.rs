@@ -3,8 +3,10 @@
 use crate::cli::{LevelFlag, Place};
 use crate::config::Config;
 use crate::demo::{self, Demo};
+use crate::enrollment::{Enrollment, Wanted};
 use crate::level::Level;
-use crate::runtime::{self, Runtime};
+use crate::reload::tls::InUse;
+use crate::runtime::{self, Identity, Runtime};
 use crate::{setup, training};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -25,7 +27,8 @@ use super::broker::{broker_config, cannot_listen};
   tidegate --dir /srv/tidegate up           your own devices
 
 The first run makes what is missing: configuration, keys, certificates, registry, model, database.
-A changed devices.toml is taken within a second, and on SIGHUP at once. Ctrl-C stops it; nothing
+Changed certificates, CAs, revocation lists and devices.toml are taken within a second, and on
+SIGHUP at once. Ctrl-C stops it; nothing
 that was acknowledged is lost.")]
 pub(crate) struct Up {
     #[command(flatten)]
@@ -51,18 +54,28 @@ impl Up {
         if config.level.has_tls() {
             setup::refuse_expired(&config, &[setup::SERVER])?;
         }
+        runtime::raise_open_files();
         runtime::tokio_runtime()?.block_on(self.serve(&config, &made, &place.dir))?;
         Ok(ExitCode::SUCCESS)
     }
 
     async fn serve(self, config: &Config, made: &[String], dir: &Path) -> Result<()> {
+        let wanted = Wanted::of(config, true);
+        let read = InUse::files(config);
+        let in_use = InUse::load(config, wanted.is_wanted())?;
         let runtime = Runtime::start(config, self.demo).await?;
         let segment = runtime.pipeline.segment_lookup();
-        let broker = broker_config(config, runtime.registry.topics(), segment)?;
+        let broker = broker_config(config, runtime.registry.topics(), segment, in_use.as_ref())?;
         let broker = Broker::bind(broker, Arc::new(runtime.pipeline.clone()))
             .with_context(|| cannot_listen(config))?;
-        greet(config, &runtime, made, self.demo, dir);
-        let open = runtime.open();
+        let enrollment = Enrollment::open(config, wanted, &runtime.pipeline, in_use.as_ref()).await?;
+        greet(config, &runtime, enrollment.as_ref(), made, self.demo, dir);
+        let open = runtime.open(Identity {
+            in_use,
+            read,
+            broker: Some(broker.handle()),
+            enrollment,
+        })?;
 
         let stop = CancellationToken::new();
         let mut broker = tokio::spawn(broker.run(stop.clone()));
@@ -94,7 +107,14 @@ impl Up {
     }
 }
 
-fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool, dir: &Path) {
+fn greet(
+    config: &Config,
+    runtime: &Runtime,
+    enrollment: Option<&Enrollment>,
+    made: &[String],
+    demo: bool,
+    dir: &Path,
+) {
     let level = config.level;
     anstream::println!("{} at level {}", "Tidegate".bold(), level.bold());
     if !made.is_empty() {
@@ -115,6 +135,9 @@ fn greet(config: &Config, runtime: &Runtime, made: &[String], demo: bool, dir: &
     );
     if let Some(events) = runtime.events {
         anstream::println!("  events   ws://localhost:{}", events.port());
+    }
+    if let Some(enrollment) = enrollment {
+        anstream::println!("  enrol    https://localhost:{}", enrollment.address.port());
     }
     anstream::println!("\nLayers:");
     for (name, on) in layers(level) {

@@ -11,6 +11,7 @@ use tidegate_device::publisher::{
     self, BrokerAddress, EchoTopics, Event, PublishError, Publisher, PublisherConfig, ReadingTime, Signing,
     TimeSource,
 };
+use tidegate_device::renewal::{self, Renewal, RenewalConfig};
 use tidegate_device::sequence::SequenceFile;
 use tidegate_device::simulator::{Building, Fault, FaultKind, SensorModel, Zone};
 use tidegate_envelope::cose_v1::TagLength;
@@ -124,6 +125,7 @@ pub(crate) struct SimulatedSensor {
     /// The last reading, where the time is not known yet.
     waiting: Option<(Instant, Channels)>,
     failing: bool,
+    renewal: Option<(Renewal, mpsc::Receiver<renewal::Event>)>,
 }
 
 impl SimulatedSensor {
@@ -133,6 +135,18 @@ impl SimulatedSensor {
         entry: &DeviceEntry,
         broker: BrokerAddress,
         manner: Manner,
+    ) -> Result<Self> {
+        Self::open_renewing(config, entry, broker, manner, None)
+    }
+
+    /// As [`Self::open`]; the device's certificate is renewed while it runs, and takes the place of
+    /// the TLS in `broker`.
+    pub(crate) fn open_renewing(
+        config: &Config,
+        entry: &DeviceEntry,
+        broker: BrokerAddress,
+        manner: Manner,
+        renewal: Option<RenewalConfig>,
     ) -> Result<Self> {
         let id = DeviceId::new(&entry.id)?;
         let folder = config.files.publishers();
@@ -149,7 +163,9 @@ impl SimulatedSensor {
         let topic = config.telemetry_topic.replace("{device}", &entry.topic);
         let message_id = MessageDeviceId::new(&entry.message_id)?;
         let model = Building::new(SEED).sensor(Zone::of(&ZoneId::new(&entry.zone)?), &id);
+        let renewal = renewal.map(Renewal::start).transpose()?;
         let speaking = PublisherConfig {
+            tls_changes: renewal.as_ref().map(|(renewal, _)| renewal.tls()),
             format: manner.format(entry, config)?,
             time: manner.time(entry, config)?,
             ..PublisherConfig::new(id, message_id, topic, broker, signing)
@@ -165,6 +181,7 @@ impl SimulatedSensor {
             time: manner.time,
             waiting: None,
             failing: false,
+            renewal,
         })
     }
 
@@ -193,6 +210,7 @@ impl SimulatedSensor {
                         self.send(measured.into(), channels)?;
                     }
                 }
+                Some(event) = certificate_event(&mut self.renewal) => self.report_certificate(&event),
                 () = stop.cancelled() => break,
             }
         }
@@ -230,6 +248,25 @@ impl SimulatedSensor {
         }
     }
 
+    fn report_certificate(&self, event: &renewal::Event) {
+        let device = self.entry.id.as_str();
+        match event {
+            renewal::Event::Renewed { not_after, next, .. } => {
+                tracing::info!(device, %not_after, %next, "the certificate was renewed");
+            }
+            renewal::Event::Replaced { not_after, next } => {
+                tracing::info!(device, %not_after, %next, "another certificate or CA was put in place");
+            }
+            renewal::Event::RenewalFailed {
+                detail,
+                retry_in,
+                not_after,
+            } => {
+                tracing::warn!(device, detail, ?retry_in, %not_after, "the certificate was not renewed");
+            }
+        }
+    }
+
     /// Says once what goes wrong, and once when it works again.
     fn report(&mut self, event: &Event) {
         let device = self.entry.id.as_str();
@@ -252,5 +289,15 @@ impl SimulatedSensor {
             }
             _ => tracing::debug!(device, ?event, "publisher"),
         }
+    }
+}
+
+/// The next event of a renewal; waits for ever where there is none.
+async fn certificate_event(
+    renewal: &mut Option<(Renewal, mpsc::Receiver<renewal::Event>)>,
+) -> Option<renewal::Event> {
+    match renewal {
+        Some((_, events)) => events.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::keys::Keys;
 use crate::config::Config;
+use crate::setup::{GATEWAY, OPERATOR};
 use anyhow::{Result, bail};
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tidegate_envelope::id::{DeviceId, MessageDeviceId, ZoneId};
 use tidegate_envelope::reading::{MAX_CHANNEL_BYTES, MAX_CHANNELS};
+use tidegate_pki::files;
 use tidegate_verify::registry::{Device, Format, Window};
 
 /// How a device writes its messages.
@@ -128,6 +130,12 @@ impl DeviceEntry {
 
     /// The entry, checked, with its keys.
     pub(super) fn device(&self, keys: &Keys, config: &Config) -> Result<Device> {
+        if files::is_reserved(&self.id) || [GATEWAY, OPERATOR].contains(&self.id.as_str()) {
+            bail!(
+                "a device cannot be named `{}`: files in certs/ have that name",
+                self.id
+            );
+        }
         if self.lowest_key_epoch > self.key_epoch {
             bail!(
                 "lowest_key_epoch {} is above key_epoch {}",
@@ -216,6 +224,23 @@ mod tests {
         DevicesFile::parse(&format!("{ZONE}{device}{lines}"))
             .and_then(|file| file.registry_without_secrets(&config))
             .map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn device_cannot_have_the_name_of_another_file() {
+        let named = |id: &str| {
+            let config = Config::parse("", Path::new(".")).unwrap();
+            let device =
+                format!("[[device]]\nid = \"{id}\"\ntopic = \"d\"\nmessage_id = \"d\"\nzone = \"kitchen\"\n");
+            DevicesFile::parse(&format!("{ZONE}{device}"))?.registry_without_secrets(&config)
+        };
+        for name in ["ca", "crl", "server", "gateway", "operator", "device-1-key"] {
+            let error = format!("{:#}", named(name).unwrap_err());
+            assert!(error.contains("cannot be named"), "{error}");
+        }
+        for name in ["gateway-1", "key", "ca2"] {
+            assert!(named(name).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tidegate_broker::SecurityEvent;
 use tidegate_detect::detector::Assessment;
+use tidegate_enroll::event::{Event as Enrollment, Given, What};
 use tidegate_envelope::id::{DeviceId, DeviceIndex, ZoneId};
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
@@ -174,11 +175,38 @@ pub(super) fn security(registry: &Registry, observed: &SecurityEvent, now: Times
     event
 }
 
-/// A changed registry that was not taken.
-pub(crate) fn registry_rejected(detail: String, now: Timestamp) -> Event {
-    let mut event = Event::new(now, Outcome::Notice, None);
-    event.reason = Some(Reason::RegistryRejected);
+/// Something that nobody sent, and that somebody should know.
+pub(crate) fn notice(reason: Reason, detail: String, now: Timestamp) -> Event {
+    let mut event = Event::new(now, Outcome::Notice, Some(reason));
     event.detail = detail;
+    event
+}
+
+/// What the enrolment service did for a device, or refused to somebody.
+pub(crate) fn enrollment(registry: &Registry, observed: &Enrollment) -> Event {
+    let given = |verb: &str, given: &Given| {
+        let detail = format!(
+            "{verb}, serial number {}, valid until {}",
+            given.serial, given.not_after
+        );
+        notice(Reason::CertificateIssued, detail, observed.at)
+    };
+    let mut event = match &observed.what {
+        What::Enrolled(certificate) => given("enrolled with a token", certificate),
+        What::Renewed(certificate) => given("renewed", certificate),
+        What::Refused(refusal) => Event {
+            detail: format!("enrolment: {refusal}"),
+            ..Event::new(observed.at, Outcome::Blocked, Some(refusal.reason()))
+        },
+    };
+    if let Some(id) = &observed.device {
+        match registry.by_id(id) {
+            // Refused ones only claim to be it, and it concerns it all the same.
+            Some(device) => place(&mut event, registry, Some(device)),
+            None => event.detail = format!("{} (as `{id}`)", event.detail),
+        }
+    }
+    event.source = format!("enrolment at {}", observed.peer);
     event
 }
 

@@ -68,6 +68,12 @@ impl Pipeline {
         Arc::clone(&self.bench.judge().registry)
     }
 
+    /// Gives the registry in use at each call. Does not keep the pipeline open.
+    pub(crate) fn registry_lookup(&self) -> impl Fn() -> Arc<Registry> + Send + Sync + 'static {
+        let bench = self.bench.clone();
+        move || Arc::clone(&bench.judge().registry)
+    }
+
     /// Gives the topic segment of a registered device, by the registry in use at each call. Does not
     /// keep the pipeline open.
     pub(crate) fn segment_lookup(&self) -> impl Fn(&DeviceId) -> Option<String> + Send + Sync + 'static {

@@ -6,13 +6,16 @@
 )]
 
 mod benches;
+mod certs;
 mod compatible;
+mod detect;
 mod first_run;
 mod hostile;
 mod keys;
 mod levels;
 mod mosquitto;
 mod queries;
+mod reload;
 mod restart;
 mod support;
 mod verify_command;

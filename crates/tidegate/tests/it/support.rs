@@ -23,6 +23,7 @@ pub(crate) struct Ports {
     pub(crate) mqtts: u16,
     pub(crate) page: u16,
     pub(crate) events: u16,
+    pub(crate) enroll: u16,
 }
 
 /// A running process, killed when the test ends.
@@ -34,9 +35,9 @@ impl Site {
     /// A new folder at `level`, with `extra` lines for the configuration.
     pub(crate) fn new(level: &str, extra: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [mqtt, mqtts, page, events] = free_ports();
+        let [mqtt, mqtts, page, events, enroll] = free_ports();
         let config = format!(
-            "level = \"{level}\"\n[listen]\nmqtt_port = {mqtt}\nmqtts_port = {mqtts}\npage_port = {page}\n\
+            "level = \"{level}\"\n[enroll]\nport = {enroll}\n[listen]\nmqtt_port = {mqtt}\nmqtts_port = {mqtts}\npage_port = {page}\n\
              compatible_events = true\nevents_port = {events}\n{extra}\n"
         );
         std::fs::write(folder.path().join("tidegate.toml"), config).unwrap();
@@ -47,6 +48,7 @@ impl Site {
                 mqtts,
                 page,
                 events,
+                enroll,
             },
         }
     }
@@ -261,6 +263,11 @@ pub(crate) fn mtls(device: &str) -> Vec<String> {
 }
 
 impl Running {
+    /// A process that somebody else started.
+    pub(crate) fn of(child: Child) -> Self {
+        Self { child }
+    }
+
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

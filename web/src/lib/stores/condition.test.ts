@@ -81,6 +81,9 @@ describe('condition of the page', () => {
   it('shows in the tab’s title and icon', () => {
     expect(pageTitle('attack', 'The Grand Marina')).toBe('Under attack · The Grand Marina · Tidegate');
     expect(pageTitle('waiting', '')).toBe('Waiting · Tidegate');
+    expect(pageTitle('normal', 'Hotel', 'Certificates')).toBe(
+      'All is well · Certificates · Hotel · Tidegate',
+    );
     expect(pageIcon('breach')).toBe('/icons/breach.svg');
     expect(pageIcon('stale')).toBe('/icons/lost.svg');
   });

@@ -72,9 +72,9 @@ const TITLES: Record<Condition, string> = {
   lost: 'Disconnected',
 };
 
-/** The tab's title: state first, because tabs are narrow. */
-export function pageTitle(condition: Condition, site: string): string {
-  return `${TITLES[condition]} · ${site ? `${site} · ` : ''}Tidegate`;
+/** The tab's title: state first, because tabs are narrow. `page` is named where it is not the first one. */
+export function pageTitle(condition: Condition, site: string, page = ''): string {
+  return [TITLES[condition], page, site, 'Tidegate'].filter(Boolean).join(' · ');
 }
 
 /** The tab's icon. */

@@ -1,10 +1,11 @@
 // The gateway as it last described itself: figures, zones, layers, and the last two minutes.
 
-import type { Frame, Hello, LayerView, Totals, ZoneView } from '../protocol';
+import type { Frame, Hello, IdentityView, LayerView, Totals, ZoneView } from '../protocol';
 import { SecondSeries } from './seconds';
 import { Trace } from './trace';
 
 const NO_TOTALS: Totals = { accepted: 0, flagged: 0, blocked: 0, got_in: 0 };
+const NO_IDENTITY: IdentityView = { certificates: null, sessions: null, revocation: null, alarms: [] };
 
 /** A minute, in the seconds of the series. */
 const MINUTE = 60;
@@ -28,10 +29,15 @@ export class Gateway {
   minute = $state.raw<Totals>(NO_TOTALS);
   zones = $state.raw<readonly ZoneView[]>([]);
   layers = $state.raw<readonly LayerView[]>([]);
+  /** Certificates, sessions, revocation lists and alarms. */
+  identity = $state.raw<IdentityView>(NO_IDENTITY);
+  /** The gateway's clock, to the second: what ends, ends by it, however wrong the clock here is. */
+  now_ms = $state(0);
   /** Rises once a second: what draws history reads it. */
   tick = $state(0);
   readonly seconds = new SecondSeries();
   #behind_ms = 0;
+  #now_ms = 0;
   #traces = new Map<string, Trace>();
 
   hello(hello: Hello): void {
@@ -49,6 +55,8 @@ export class Gateway {
     this.totals = hello.totals;
     this.layers = hello.layers;
     this.zones = hello.zones;
+    this.identity = hello.identity;
+    this.#now_ms = hello.server_time_ms;
     for (const second of hello.seconds) this.seconds.put(second);
     this.#nextSecond();
     this.known = true;
@@ -74,6 +82,16 @@ export class Gateway {
         stopped: stopped.get(layer.id) ?? layer.stopped,
       }));
     }
+    if (frame.identity) {
+      const { certificates, sessions, revocation, alarms } = frame.identity;
+      this.identity = {
+        certificates: certificates ?? this.identity.certificates,
+        sessions: sessions ?? this.identity.sessions,
+        revocation: revocation ?? this.identity.revocation,
+        alarms: alarms ?? this.identity.alarms,
+      };
+    }
+    this.#now_ms = frame.t_ms;
     const before = this.seconds.newest;
     this.seconds.advance(Math.floor(frame.t_ms / 1000));
     for (const second of frame.seconds) this.seconds.put(second);
@@ -107,6 +125,7 @@ export class Gateway {
     };
     this.behind_ms = this.#behind_ms;
     this.#behind_ms = 0;
+    this.now_ms = this.#now_ms;
     this.tick += 1;
   }
 }

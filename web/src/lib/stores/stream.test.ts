@@ -58,6 +58,20 @@ describe('stream', () => {
     expect(stream.gateway.totals.accepted).toBeGreaterThan(before);
   });
 
+  it('takes what changed of certificates and alarms, and keeps the rest', () => {
+    greet();
+    const { certificates, sessions } = stream.gateway.identity;
+    expect(certificates?.rows.length).toBeGreaterThan(0);
+    const alarm = { severity: 'warning', text: 'A reload was refused', remedy: '', since_ms: Date.now() };
+    const nothing = { certificates: null, sessions: null, revocation: null };
+    newest().say({ type: 'frame', ...traffic.frame(), identity: { ...nothing, alarms: [alarm] } });
+    expect(stream.gateway.identity.alarms).toEqual([alarm]);
+    expect(stream.gateway.identity.certificates).toBe(certificates);
+    expect(stream.gateway.identity.sessions).toBe(sessions);
+    newest().say({ type: 'frame', ...traffic.frame(), identity: { ...nothing, alarms: [] } });
+    expect(stream.gateway.identity.alarms).toEqual([]);
+  });
+
   it('sums the last minute and goes on from second to second', () => {
     greet();
     const { tick } = stream.gateway;
