@@ -94,13 +94,14 @@ fn stock_clients_work_with_our_certificates_and_only_on_their_topics() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
+    // Sent until both have it: either may be slower to subscribe.
     wait_for("the command to arrive", || {
         let sent = client("mosquitto_pub", "operator")
             .args(["-t", commands, "-m", "open"])
             .status();
         assert!(sent.unwrap().success());
         std::thread::park_timeout(std::time::Duration::from_millis(100));
-        has_ended(&device)
+        has_ended(&device) && has_ended(&reader)
     });
     assert_eq!(device.wait_with_output().unwrap().stdout, b"open\n");
     assert!(reader.wait_with_output().unwrap().status.success());
