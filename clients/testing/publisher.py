@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--device-id", required=True)
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--first-sequence", type=int, default=1)
+    parser.add_argument("--stuck", action="store_true", help="measure the same each time")
     parser.add_argument("--protocol", choices=["3.1.1", "5"], default="5")
     arguments = parser.parse_args()
 
@@ -72,6 +73,8 @@ def main() -> int:
 
     key = open(arguments.secret_file, "rb").read() if arguments.secret_file else None
     for sequence in range(arguments.first_sequence, arguments.first_sequence + arguments.count):
+        if arguments.stuck:
+            random.seed(1)
         message = reading(arguments.device_id, sequence)
         if key is None:
             del message["sequence"]

@@ -134,8 +134,8 @@ impl<'a> Series<'a> {
     /// The index from which the newer half of what is learnt from begins.
     pub(crate) fn middle(&self) -> usize {
         let half = self.kept_in(0..self.len()) / 2;
-        let kept = (0..self.len()).filter(|&row| self.kept[row]);
-        kept.skip(half).next().unwrap_or(self.len())
+        let mut kept = (0..self.len()).filter(|&row| self.kept[row]);
+        kept.nth(half).unwrap_or(self.len())
     }
 
     /// A profile of the readings in `range`.

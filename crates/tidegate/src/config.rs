@@ -9,6 +9,8 @@ use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tidegate_detect::rules::Rules;
+use tidegate_detect::rules::config::RulesTable;
 
 /// The commented configuration that a first run writes.
 pub(crate) const TEMPLATE: &str = include_str!("tidegate.toml");
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) enroll: Enroll,
     /// The false-alarm rate that the forest's threshold is set to, per reading.
     pub(crate) false_alarm_rate: f64,
+    /// What is implausible whatever the forest says.
+    pub(crate) rules: Rules,
     /// File of the one secret that all devices of an older deployment share.
     pub(crate) legacy_shared_secret: Option<PathBuf>,
 }
@@ -92,6 +96,11 @@ impl Files {
     /// The trained model.
     pub(crate) fn model(&self) -> PathBuf {
         self.data.join("model.tgm")
+    }
+
+    /// What detection remembers of each device.
+    pub(crate) fn detection_memory(&self) -> PathBuf {
+        self.data.join("detection.memory")
     }
 
     /// The sequence counters of publishers that run here.
@@ -269,6 +278,7 @@ struct StoreTable {
 #[serde(deny_unknown_fields, default)]
 struct DetectTable {
     false_alarm_rate: f64,
+    rules: RulesTable,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -367,6 +377,7 @@ impl Default for DetectTable {
     fn default() -> Self {
         Self {
             false_alarm_rate: 1e-4,
+            rules: RulesTable::default(),
         }
     }
 }
@@ -429,6 +440,7 @@ impl File {
                 max_bytes: self.store.max_size_mb * 1_048_576,
             },
             false_alarm_rate: rate,
+            rules: self.detect.rules.rules().context("detect.rules")?,
             legacy_shared_secret: self.keys.legacy_shared_secret.map(at),
             listen: Listen {
                 mqtt_address: listen.mqtt_address,
@@ -520,5 +532,10 @@ mod tests {
             "verify.window_s = 0 is outside 1 to 3600"
         );
         assert!(check("[detect]\nfalse_alarm_rate = 0.5").is_err());
+        let rules = "[detect.rules.channels.pressure_upstream]\nleast = 0\ngreatest = 0";
+        assert!(
+            format!("{:#}", check(rules).unwrap_err())
+                .starts_with("detect.rules: channels.pressure_upstream")
+        );
     }
 }

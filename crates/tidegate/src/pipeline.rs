@@ -23,13 +23,16 @@ mod detect;
 mod gate;
 mod journal;
 mod judge;
+mod memory;
 
 use crate::clock;
 use crate::level::Level;
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tidegate_broker::{Disposition, Gate, Incoming, Reply, SecurityEvent};
 use tidegate_detect::detector::Detector;
 use tidegate_envelope::cose_v1::DETACHED_PROPERTY;
@@ -42,19 +45,23 @@ use tidegate_verify::registry::Registry;
 use tidegate_verify::stage::Unverified;
 use tidegate_verify::verifier::Verifier;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use describe::Origin;
 pub(crate) use describe::{enrollment, notice, origin_denied};
-use gate::Candidate;
+use gate::{Candidate, Released};
 pub(crate) use journal::Journal;
 pub(crate) use judge::AdoptError;
 use judge::Bench;
+pub(crate) use memory::Memory;
 
 /// Verified messages that wait for the replay guard, some tenths of a second's worth; beyond it,
 /// messages are not accepted, and their senders told to send again.
 const GATE_QUEUE: usize = 16_384;
 /// Durable messages that wait for detection; beyond it, commits wait.
 const RELEASED_QUEUE: usize = 4_096;
+/// How often detection looks who is silent.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 
 /// What the pipeline is made of.
 pub(crate) struct Parts {
@@ -72,6 +79,8 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     /// Rules and forest, from level `ai` on.
     pub(crate) detector: Option<Detector>,
+    /// What the detector keeps over restarts.
+    pub(crate) memory: Option<Memory>,
     /// What people see.
     pub(crate) hub: Hub,
 }
@@ -105,11 +114,12 @@ pub(crate) struct Arrival<'a> {
     pub(crate) source: String,
 }
 
-/// Starts the threads and joins the channels.
+/// Starts the threads and joins the channels. To be called within a runtime, which tells the time.
 pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
     let (gate_sender, candidates) = mpsc::channel(GATE_QUEUE);
     let (released_sender, released) = mpsc::channel(RELEASED_QUEUE);
     let journal = Journal::new(parts.hub, parts.store.recorder(), &gate_sender);
+    tokio::spawn(tick(released_sender.downgrade()));
 
     let gate = gate::Gate {
         guard: parts.guard,
@@ -124,6 +134,8 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
     };
     let detect = detect::Detect {
         detector: parts.detector,
+        memory: parts.memory,
+        silent: HashSet::new(),
         released,
         journal: journal.clone(),
         registry: Arc::clone(&parts.registry),
@@ -145,6 +157,20 @@ pub(crate) fn start(parts: Parts) -> Result<(Pipeline, Threads)> {
         journal,
     };
     Ok((pipeline, threads))
+}
+
+/// Tells detection of the time, as long as the gate thread runs.
+async fn tick(detection: mpsc::WeakSender<Released>) {
+    let mut ticks = tokio::time::interval(TICK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(detection) = detection.upgrade() else {
+            return;
+        };
+        // A full channel is full of readings, and the next tick will do.
+        drop(detection.try_send(Released::Tick));
+    }
 }
 
 impl Threads {

@@ -6,7 +6,7 @@ use crate::devices::DevicesFile;
 use crate::enrollment::Enrollment;
 use crate::level::Level;
 use crate::overview::Overview;
-use crate::pipeline::{self, Parts, Pipeline, Threads};
+use crate::pipeline::{self, Memory, Parts, Pipeline, Threads};
 use crate::reload::complaints::Complaints;
 use crate::reload::identity::IdentityReload;
 use crate::reload::registry::{Follower, RegistryReload};
@@ -89,13 +89,18 @@ impl Runtime {
             window: config.verify.window,
             skew: config.verify.skew,
         };
+        let (detector, memory) = match detector(config, &registry)? {
+            Some((detector, memory)) => (Some(detector), Some(memory)),
+            None => (None, None),
+        };
         let parts = Parts {
             level: config.level,
             demo,
             verifier: Verifier::new(Arc::clone(&registry), protection, config.verify.max_payload_bytes)
                 .with_policy(policy),
             guard: ReplayGuard::new(&registry, policy, loaded, clock::now()),
-            detector: detector(config, &registry)?,
+            detector,
+            memory,
             registry: Arc::clone(&registry),
             hub: hub.clone(),
             store,
@@ -271,7 +276,7 @@ fn open_store(config: &Config, registry: &Registry) -> Result<Store> {
     Store::open(&config.files.database(), &devices, &options).context("cannot open the database")
 }
 
-fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
+fn detector(config: &Config, registry: &Registry) -> Result<Option<(Detector, Memory)>> {
     if !config.level.has_detection() {
         return Ok(None);
     }
@@ -282,10 +287,16 @@ fn detector(config: &Config, registry: &Registry) -> Result<Option<Detector>> {
             path.display()
         )
     })?;
-    Ok(Some(Detector::new(
-        Arc::new(model),
-        registry.devices().iter().map(|device| &device.id),
-    )))
+    let devices = registry.devices().iter().map(|device| &device.id);
+    let mut detector = Detector::new(Arc::new(model), devices).with_rules(config.rules.clone());
+    let mut reader = Reader::open(&config.files.database()).context("cannot read the database")?;
+    let memory = Memory::open(
+        config.files.detection_memory(),
+        &mut detector,
+        registry,
+        &mut reader,
+    )?;
+    Ok(Some((detector, memory)))
 }
 
 fn hub_options(

@@ -94,3 +94,75 @@ impl Course {
             && self.innovation > 0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use rand_distr::StandardNormal;
+
+    /// A first-order process that keeps `kept` of itself, with noise of size 1 on top.
+    fn wander(kept: f64, step: f64) -> Vec<f64> {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut level = 0.0;
+        let mut next = || {
+            level = kept * level + step * random.sample::<f64, _>(StandardNormal);
+            level + random.sample::<f64, _>(StandardNormal)
+        };
+        (0..20_000).map(|_| next()).collect()
+    }
+
+    /// Innovations of `residuals`, and the correlation of each with the one before.
+    fn lag_one(course: Course, residuals: &[f64]) -> f64 {
+        let mut level = 0.0;
+        let innovations: Vec<f64> = residuals
+            .iter()
+            .map(|residual| {
+                let expected = course.kept * level;
+                level = expected + course.gain * (residual - expected);
+                residual - expected
+            })
+            .collect();
+        let products: f64 = innovations.windows(2).map(|pair| pair[0] * pair[1]).sum();
+        products
+            / innovations
+                .iter()
+                .map(|innovation| innovation.powi(2))
+                .sum::<f64>()
+    }
+
+    #[test]
+    fn noise_has_no_course() {
+        let course = Course::fit(&wander(0.0, 0.0));
+        assert!(
+            !course.wanders() && (course.innovation - 1.0).abs() < 0.02,
+            "{course:?}"
+        );
+    }
+
+    #[test]
+    fn what_a_slow_course_leaves_is_white() {
+        let residuals = wander(0.998, 0.2);
+        let course = Course::fit(&residuals);
+        assert!(course.wanders());
+        // By the Riccati equation: gain 0.18, innovation 1.10.
+        assert!((course.innovation - 1.10).abs() < 0.03, "{course:?}");
+        let left = lag_one(course, &residuals);
+        assert!(left.abs() < 0.05, "{left} after {course:?}");
+        // Followed as a first-order process without noise, as is often done, it is not white.
+        let naive = Course {
+            kept: 0.907,
+            gain: 1.0,
+            innovation: 1.0,
+        };
+        let left = lag_one(naive, &residuals);
+        assert!(left.abs() > 0.1, "{left}");
+    }
+
+    #[test]
+    fn constant_residuals_have_the_least_innovation_and_no_course() {
+        let course = Course::fit(&[0.0; 100]);
+        assert!(course.is_sound() && !course.wanders());
+    }
+}

@@ -391,8 +391,9 @@ fn fit_heads(profile: &Profile, times: &[Timestamp], values: &[f64], kept: &[boo
         let median = *column.select_nth_unstable_by(middle, f32::total_cmp).1;
         let numbers: Vec<f64> = column.into_iter().map(f64::from).collect();
         // Runs and distances are in fixed units, as in training there may be none.
-        let varies =
-            index >= channel_heads && index + 1 < count && (index - channel_heads) % CHANNEL_HEADS > 0;
+        let varies = index >= channel_heads
+            && index + 1 < count
+            && !(index - channel_heads).is_multiple_of(CHANNEL_HEADS);
         let spread = if index < channel_heads || varies {
             (moments(&numbers).1 as f32).max(1e-3)
         } else {

@@ -159,13 +159,16 @@ fn a_channel_more_than_trained_changes_nothing() {
 
 #[test]
 fn ordinary_readings_are_flagged_no_more_often_than_set() {
-    let shown = ordinary(0, FIRST, 20_000);
-    let answers = assess(&mut detector(), &shown);
-    let over = answers.iter().filter(|answer| answer.score < 0.0).count();
-    let flagged = answers.iter().filter(|answer| answer.flagged).count();
-    // Set to 1 in 1,000, which is 20; twice that leaves room for readings being alike in a row.
-    assert!(over <= 40, "{over} of 20,000 over the threshold");
-    assert!(flagged <= 20, "{flagged} of 20,000 flagged");
+    let (mut over, mut flagged) = (0, 0);
+    for number in 0..3 {
+        let mut detector = Detector::new(model(), [&device(number)]);
+        let answers = assess(&mut detector, &ordinary(number, FIRST, 20_000));
+        over += answers.iter().filter(|answer| answer.score < 0.0).count();
+        flagged += answers.iter().filter(|answer| answer.flagged).count();
+    }
+    // Set to 1 in 1,000, which is 60; half as many more leave room for readings being alike in a row.
+    assert!(over <= 90, "{over} of 60,000 over the threshold");
+    assert!(flagged <= 60, "{flagged} of 60,000 flagged");
 }
 
 #[test]

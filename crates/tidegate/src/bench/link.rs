@@ -28,7 +28,7 @@ pub(super) struct Link {
 pub(super) struct Agreed {
     /// Such as `TLS 1.3`.
     pub(super) version: &'static str,
-    /// Such as `X25519MLKEM768`.
+    /// Such as `X25519MLKEM768`; `no key exchange` in a resumed TLS 1.2.
     pub(super) key_exchange: String,
     /// Whether an earlier session was taken up, without certificates.
     pub(super) resumed: bool,
@@ -72,9 +72,10 @@ impl Link {
                 Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
                 other => bail!("an unexpected protocol version: {other:?}"),
             },
-            key_exchange: connection
-                .negotiated_key_exchange_group()
-                .map_or_else(|| "none".to_owned(), |group| format!("{:?}", group.name())),
+            key_exchange: connection.negotiated_key_exchange_group().map_or_else(
+                || "no key exchange".to_owned(),
+                |group| format!("{:?}", group.name()),
+            ),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         })
     }
@@ -117,7 +118,9 @@ impl Link {
 
     /// Sends what was encoded.
     pub(super) async fn write(&mut self, packets: &[u8]) -> Result<()> {
-        Ok(self.stream.write_all(packets).await?)
+        self.stream.write_all(packets).await?;
+        // TLS keeps what the socket does not take at once, and nobody asks for it again.
+        Ok(self.stream.flush().await?)
     }
 
     /// The next packet. Nothing is lost when this is dropped while it waits.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tidegate_broker::SecurityEvent;
 use tidegate_detect::detector::Assessment;
+use tidegate_detect::explain::Explanation;
 use tidegate_enroll::event::{Event as Enrollment, Given, What};
 use tidegate_envelope::id::{DeviceId, DeviceIndex, ZoneId};
 use tidegate_envelope::principal::Principal;
@@ -78,6 +79,14 @@ pub(super) fn accepted(
         event.reason = Some(Reason::Anomaly);
         event.raw = Some(origin.payload.to_vec());
     }
+    event
+}
+
+/// A device that has said nothing for longer than the rules allow.
+pub(super) fn silent(registry: &Registry, device: DeviceIndex, why: &Explanation, now: Timestamp) -> Event {
+    let mut event = Event::new(now, Outcome::Flagged, Some(Reason::Anomaly));
+    place(&mut event, registry, Some(device));
+    event.detail.clone_from(&why.sentence);
     event
 }
 

@@ -92,6 +92,8 @@ pub(super) enum Released {
     },
     /// What follows may be of a device that only this registry knows.
     Registry(Arc<Registry>),
+    /// A second has passed.
+    Tick,
 }
 
 pub(super) struct Gate {

@@ -1,6 +1,6 @@
 //! Nothing accepted twice and nothing lost, across kill -9 and Ctrl-C.
 
-use crate::support::{Site, has_ended, mtls, wait_for};
+use crate::support::{Running, Site, has_ended, mtls, wait_for};
 use std::process::Stdio;
 
 #[test]
@@ -69,4 +69,46 @@ fn restart_goes_on_with_its_totals() {
     let body: serde_json::Value = serde_json::from_str(summary.split("\r\n\r\n").nth(1).unwrap()).unwrap();
     assert_eq!(body["totals"]["accepted"], 6);
     drop(running);
+}
+
+/// Whether the reading that makes a sensor count as stuck is known for it, when those before it came
+/// in an earlier life.
+fn stuck_over_a_restart(end: impl Fn(Running)) -> bool {
+    let site = Site::new("ai", "");
+    let running = site.start(&["up"]);
+    let key = site.key("device-001");
+    let key = key.to_str().unwrap();
+    let own = mtls("device-001");
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let publish = |first: &str| {
+        let options = [
+            "--secret-file",
+            key,
+            "--stuck",
+            "--count",
+            "8",
+            "--first-sequence",
+            first,
+        ];
+        site.python_publish(site.ports.mqtts, 1, &[own.clone(), options.to_vec()].concat());
+    };
+    let stuck = || {
+        let events = site.stored_events();
+        events.iter().any(|event| event["reason"] == "anomaly")
+    };
+    publish("1");
+    wait_for("the readings", || site.stored_readings().len() == 8);
+    end(running);
+    assert!(!stuck());
+    let running = site.start(&["up"]);
+    publish("9");
+    wait_for("the readings", || site.stored_readings().len() == 16);
+    assert_eq!(running.interrupt(), 0);
+    stuck()
+}
+
+#[test]
+fn stuck_sensor_is_known_after_a_clean_end_and_after_kill_9() {
+    assert!(stuck_over_a_restart(|running| assert_eq!(running.interrupt(), 0)));
+    assert!(stuck_over_a_restart(Running::kill));
 }
