@@ -330,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn place_that_is_used_again_has_not_been_copied() {
+        let mut state = DeviceState::first(Sequence::new(1).unwrap(), NOW, NEVER, SessionId(7));
+        for number in 1..=RECENT as u64 {
+            state.remember(Sequence::new(number).unwrap(), &Tag([1; 32]), NOW);
+        }
+        for place in 0..RECENT {
+            state.note_copy(place);
+        }
+        for place in 0..RECENT {
+            state.remember(Sequence::new(100 + place as u64).unwrap(), &Tag([2; 32]), NOW);
+            let copied: Vec<_> = (0..RECENT).filter(|place| state.was_copied(*place)).collect();
+            assert_eq!(copied, (place + 1..RECENT).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn bytes_of_layout_1_are_these() {
         let mut state = DeviceState::first(
             Sequence::new(0x0102_0304_0506).unwrap(),
@@ -340,6 +356,7 @@ mod tests {
         state.window = 0x3132_3334_3536_3738;
         state.boot = Some(Boot(0x5152_5354));
         state.epoch = KeyEpoch(0x6162);
+        assert_eq!(state.epoch(), KeyEpoch(0x6162));
         state.remember(
             state.mark,
             &Tag([0x71; 32]),

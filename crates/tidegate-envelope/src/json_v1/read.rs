@@ -179,6 +179,17 @@ mod tests {
         reading(&Document::parse(text.as_bytes()).unwrap())
     }
 
+    #[test]
+    fn epoch_is_the_one_that_a_message_names() {
+        let named = |text: &str| epoch(&Document::parse(text.as_bytes()).unwrap());
+        assert_eq!(named(r#"{"kid": 3}"#).unwrap(), Some(KeyEpoch(3)));
+        assert_eq!(named(r#"{"kid": 65535}"#).unwrap(), Some(KeyEpoch(65_535)));
+        assert_eq!(named("{}").unwrap(), None);
+        for wrong in [r#"{"kid": 65536}"#, r#"{"kid": -1}"#, r#"{"kid": "3"}"#] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
+
     const RIGHT: &str = r#"{"device_id": "d", "timestamp": "2026-01-01T00:00:00Z", "sequence": 1, "readings": {"flow_rate": 50}, "status": "operational"}"#;
 
     #[test]

@@ -261,9 +261,10 @@ impl Report {
     /// The report for people.
     pub(crate) fn print(&self) {
         anstream::println!(
-            "{} sockets in {} s against `tidegate up`, with {} devices at {} messages/s all the time",
+            "{} sockets in {} s, {} times, against `tidegate up`, with {} devices at {} messages/s all the time",
             self.sockets,
             self.seconds,
+            self.ratio.runs,
             self.devices,
             self.per_s
         );

@@ -91,7 +91,9 @@ describe('revocation list', () => {
   it('says whether it is in force, due soon or overdue', () => {
     expect(at(NOW + 300 * HOUR)).toMatch(/In force.*2 certificates revoked.*in 12 d 12 h/s);
     cleanup();
-    expect(at(NOW + 30 * HOUR)).toContain('Due soon');
+    expect(at(NOW + 73 * HOUR)).toContain('In force');
+    cleanup();
+    expect(at(NOW + 71 * HOUR)).toContain('Due soon');
     cleanup();
     expect(at(NOW - HOUR)).toMatch(/Overdue.*1 h ago.*is refused until there is a new list/s);
   });
