@@ -57,7 +57,7 @@ pub(crate) struct Sensor {
     #[arg(long, value_enum, default_value_t)]
     tag: Tag,
     /// Renew certificates in time at this gateway's enrolment service [default: the one of this
-    /// machine, where [enroll] in tidegate.toml turns it on]
+    /// machine, where enroll.enabled in tidegate.toml is true]
     #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["ca", "cert", "key"])]
     renew: Option<Server>,
     /// Where the sensors have their time from

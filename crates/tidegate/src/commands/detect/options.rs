@@ -18,7 +18,7 @@ pub(super) enum Forest {
 /// What the forest is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Features {
-    /// Twelve features of each reading and its past
+    /// Thirteen features of each reading and its past
     Stream,
     /// The values themselves, without a past
     Raw,
