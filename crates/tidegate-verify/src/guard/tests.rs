@@ -356,6 +356,32 @@ fn start_excuses_the_rest_of_its_block_and_no_more() {
 }
 
 #[test]
+fn device_that_begins_to_count_its_starts_may_have_left_one_block_unused() {
+    for (sequence, notices) in [(1_026, vec![]), (1_027, vec![Notice::Gap { missing: 1 }])] {
+        let mut gateway = Gateway::new(|_| ());
+        let uncounted = Said {
+            boot: None,
+            ..boot(1, 1, NOW)
+        };
+        assert_eq!(gateway.send(uncounted), accepted());
+        assert_eq!(gateway.send(boot(1, sequence, NOW)), Ok(notices));
+    }
+}
+
+#[test]
+fn starts_are_counted_anew_under_a_new_key_where_numbers_go_on() {
+    let mut gateway = Gateway::new(|_| ());
+    assert_eq!(gateway.send(boot(5, 100, NOW)), accepted());
+    for sequence in [101, 102] {
+        let under_the_new_key = Said {
+            epoch: Some(1),
+            ..boot(1, sequence, NOW)
+        };
+        assert_eq!(gateway.send(under_the_new_key), accepted());
+    }
+}
+
+#[test]
 fn new_key_excuses_a_new_beginning_but_neither_a_jump_nor_an_older_time() {
     let renewed = |boot_count, sequence, timestamp| Said {
         epoch: Some(1),

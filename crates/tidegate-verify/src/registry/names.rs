@@ -18,9 +18,9 @@ type Name = fn(&Entry) -> &str;
 /// Names come from whoever writes the registry, so nobody can choose them to collide; what comes
 /// from outside is only looked up. The hash's seed is drawn once, here, and decides nothing.
 #[derive(Debug)]
-pub(super) struct Names {
+pub(super) struct Names<S = DefaultHashBuilder> {
     places: HashTable<Place>,
-    hasher: DefaultHashBuilder,
+    hasher: S,
     name: Name,
 }
 
@@ -30,12 +30,12 @@ struct Place {
     index: DeviceIndex,
 }
 
-impl Names {
+impl<S: BuildHasher + Default> Names<S> {
     /// The table, or the first entry whose name an earlier one has too.
     pub(super) fn of(entries: &[Entry], name: Name) -> Result<Self, &Entry> {
         let mut names = Self {
             places: HashTable::with_capacity(entries.len()),
-            hasher: DefaultHashBuilder::default(),
+            hasher: S::default(),
             name,
         };
         for (position, entry) in (0..).zip(entries) {
@@ -79,4 +79,35 @@ impl Names {
 #[expect(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
 fn half(hash: u64) -> u32 {
     hash as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{device, with_devices};
+    use std::hash::{BuildHasherDefault, Hasher};
+
+    /// Gives every name the same hash.
+    #[derive(Debug, Default)]
+    struct Alike;
+
+    impl Hasher for Alike {
+        fn write(&mut self, _: &[u8]) {}
+
+        fn finish(&self) -> u64 {
+            7
+        }
+    }
+
+    #[test]
+    fn name_is_found_by_itself_and_not_by_its_hash() {
+        let registry = with_devices(vec![device(1), device(2)]);
+        let entries = registry.devices();
+        let of_id: Name = |entry| entry.id.as_str();
+        let names = Names::<BuildHasherDefault<Alike>>::of(entries, of_id).unwrap();
+        for (name, place) in [("device-001", 0), ("device-002", 1)] {
+            assert_eq!(names.find(name, entries), Some(DeviceIndex(place)));
+        }
+        assert_eq!(names.find("device-003", entries), None);
+    }
 }
