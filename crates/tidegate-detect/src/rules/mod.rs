@@ -1,7 +1,7 @@
 //! Limits that a single reading breaks, or that a silent device breaks; they hold without a model.
 //!
-//! One file per rule; each answers with an [`Explanation`] when it is broken. [`mod@missing`] and
-//! [`mod@stuck`] alone need a model, as it says what is usual. [`config`] reads limits with units.
+//! One file per rule; each answers with an [`Explanation`] when it is broken. `missing` and
+//! `stuck` alone need a model, as it says what is usual. [`config`] reads limits with units.
 
 pub mod config;
 mod gap;
