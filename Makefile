@@ -106,6 +106,13 @@ bench: build setup-apt ## Measure; compares with Mosquitto and Python in the sam
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench latency
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench rate
 	PATH="$$PATH:/usr/sbin" target/release/tidegate bench footprint
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench durable
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench scale
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench handshake
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench sessions
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench revoke
+	PATH="$$PATH:/usr/sbin" target/release/tidegate bench flood
+	target/release/tidegate bench detect
 
 .PHONY: prove
 prove: build setup prove-build setup-mutants ## Prove the replay guard in full (about two hours); writes docs/proofs.md

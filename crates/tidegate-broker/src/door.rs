@@ -23,6 +23,7 @@ use crate::connection::{Connection, Link};
 use crate::limits::{Full, Place};
 use crate::shared::{Shared, TlsSlot, Who};
 use crate::tls::Identity;
+use crate::turn::InTurn;
 
 /// Sockets that the kernel holds for us between two accepts.
 const BACKLOG: u32 = 4_096;
@@ -233,7 +234,8 @@ impl Newcomer {
             Proof::Vouched(principal) => (link, Identity::vouched(principal), None),
             Proof::Tls => {
                 let TlsSlot { config, generation } = shared.tls();
-                let stream = match Box::pin(TlsAcceptor::from(config?).accept(link)).await {
+                let handshake = Box::pin(TlsAcceptor::from(config?).accept(link));
+                let stream = match InTurn::new(&shared.handshakes, handshake).await {
                     Ok(stream) => stream,
                     Err(error) => {
                         shared.report(classify(&error), &who, None, explain(&error));

@@ -39,6 +39,7 @@ mod shared;
 mod subscribe;
 pub mod subscriber;
 mod tls;
+mod turn;
 mod wire;
 
 pub use acl::{Access, PatternError, SegmentLookup, TopicPattern, TopicRules};

@@ -10,6 +10,7 @@ use rmqtt_codec::types::{Publish, QoS};
 use rustls::ServerConfig;
 use tidegate_envelope::principal::Principal;
 use tidegate_envelope::reason::Reason;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +25,7 @@ use crate::retained::Retained;
 use crate::router::{RouteMemory, Routed, Router};
 use crate::session::{About, LateWill, Session, stable_id};
 use crate::sessions::Sessions;
+use crate::turn;
 
 /// What the broker publishes by itself comes from this session; no client has it.
 const INSIDE: u64 = 0;
@@ -37,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) retained: Retained,
     pub(crate) sessions: Sessions,
     pub(crate) rates: Rates,
+    /// What a handshake needs to compute.
+    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) counters: Counters,
     pub(crate) course: Course,
     reporter: Reporter,
@@ -105,6 +109,7 @@ impl Shared {
                 generation: 0,
             }),
             revoked: RwLock::new(Arc::new(|_| false)),
+            handshakes: turn::turns(),
             rates: Rates::new(
                 limits.connects_per_second_per_principal,
                 limits.connect_burst_per_principal,
