@@ -439,21 +439,23 @@ async fn list_that_is_empty_junk_foreign_or_older_is_not_taken_and_the_last_one_
 async fn nobody_comes_in_by_resumption_or_otherwise_once_the_list_has_expired() {
     for version in VERSIONS {
         let identities = Identities::new();
-        identities.write_list(2, &[], now(), Duration::from_secs(5));
+        let (start, life) = (now(), Duration::from_secs(5));
+        identities.write_list(2, &[], start, life);
         let server = identities.serve();
         let file = identities.path("expiring.session");
-        let mut resumed = 0;
-        loop {
+        for resumed in [false, true] {
             let dialled = dial(server.address, &identities, "device-001", version.0, &file).await;
-            if !dialled.is_in() {
-                break;
-            }
+            assert!(dialled.is_in(), "{version:?}: the list is in force");
             let tls = session(&server, "device-001").unwrap().tls.unwrap();
-            resumed += usize::from(tls.resumed);
+            assert_eq!(tls.resumed, resumed, "{version:?}");
             drop(dialled);
             until("the session ends", || session(&server, "device-001").is_none()).await;
         }
-        assert!(resumed > 0, "{version:?}: it did resume before");
+        // Lists have whole seconds.
+        let over = start.plus(life + Duration::from_secs(1));
+        until("the list is over", || now() > over).await;
+        let dialled = dial(server.address, &identities, "device-001", version.0, &file).await;
+        assert!(!dialled.is_in(), "{version:?}");
         let event = server.event().await;
         assert_eq!(event.reason, Reason::TlsHandshake);
         assert!(
